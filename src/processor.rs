@@ -1,0 +1,255 @@
+//! Processors: all that a third party reads to add one.
+//!
+//! A [`Decorator`] changes a notification before it is stored; a [`Sender`] tells somebody of it
+//! afterwards. A type may be either or both. A processor never sees the queue or the store: it
+//! says what happened, and the pipeline sees to the rest.
+
+#[cfg(feature = "email")]
+pub mod email;
+pub mod template;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde_json::Map;
+use serde_json::Value;
+use url::Url;
+use uuid::Uuid;
+
+use crate::catalog::CatalogUser;
+use crate::failure::Failure;
+use crate::failure::Reason;
+use crate::notification::Payload;
+use crate::notification::Severity;
+use crate::time::Timestamp;
+
+/// When a decorator runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Once, before the recipients are known. The peer's `processOptions`.
+    PerSubmission,
+    /// For each person (once for a broadcast), before it is stored. The peer's `preProcess`.
+    PerPerson,
+}
+
+/// What a decorator sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    /// The submission.
+    pub submission: Uuid,
+    /// Who sent it.
+    pub origin: &'a str,
+    /// For whom; `None` for a whole submission and for a broadcast.
+    pub user: Option<&'a str>,
+    /// The content as earlier decorators left it.
+    pub payload: &'a Payload,
+}
+
+/// What a decorator wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decorated {
+    /// Leave it as it is.
+    Keep,
+    /// Take this content instead.
+    Change(Payload),
+    /// Do not send it (to this person); the text says why, for the timeline.
+    Drop(String),
+}
+
+/// Changes notifications before they are stored.
+#[async_trait]
+pub trait Decorator: Send + Sync + 'static {
+    /// Lower-case: config key and metric label.
+    fn name(&self) -> &str;
+
+    /// When it runs.
+    fn stage(&self) -> Stage;
+
+    /// Which notifications it wants to see.
+    fn filter(&self) -> &Filter {
+        &Filter::ALL
+    }
+
+    /// Decorates one notification. A failure is handled by the decorator's policy: skipped by
+    /// default, as in the peer.
+    async fn decorate(&self, draft: Draft<'_>) -> Result<Decorated, Failure>;
+}
+
+/// For whom a sender sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// One delivery for each person who has not switched the channel off.
+    PerPerson,
+    /// One delivery for the submission, whatever the settings of people.
+    PerSubmission,
+}
+
+/// What a sender is given.
+#[derive(Clone, Debug)]
+pub struct Outgoing<'a> {
+    /// The same on every try: an idempotency key for the service.
+    pub delivery: Uuid,
+    /// The notification.
+    pub notification: Uuid,
+    /// The submission that made it.
+    pub submission: Uuid,
+    /// Who sent it.
+    pub origin: &'a str,
+    /// The content for this person.
+    pub payload: &'a Payload,
+    /// The link as an absolute address; the inbox's own where the payload has none.
+    pub link: Url,
+    /// When the notification became visible.
+    pub created: Timestamp,
+    /// For whom; `None` for a broadcast.
+    pub user: Option<&'a str>,
+    /// What the catalog knows of them.
+    pub person: Option<&'a CatalogUser>,
+    /// Explicit where one notification has many targets, else empty.
+    pub target: &'a str,
+    /// Which try this is, from 1.
+    pub attempt: u32,
+}
+
+/// What came of sending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The service took it; with the id it gave, if any.
+    Sent {
+        /// The service's own id.
+        provider_id: Option<String>,
+    },
+    /// There is nothing to send, and that is no failure (no address, not allowed).
+    Skipped {
+        /// The word for lists.
+        reason: Reason,
+        /// One sentence.
+        detail: String,
+    },
+    /// It did not work.
+    Failed(Failure),
+}
+
+/// Tells people of notifications.
+#[async_trait]
+pub trait Sender: Send + Sync + 'static {
+    /// Lower-case: config key, queue suffix, command line and metric label.
+    fn name(&self) -> &str;
+
+    /// The id in people's settings; the peer's `getName()`.
+    fn channel(&self) -> &str {
+        self.name()
+    }
+
+    /// For whom it sends.
+    fn audience(&self) -> Audience {
+        Audience::PerPerson
+    }
+
+    /// Which notifications it wants to see.
+    fn filter(&self) -> &Filter {
+        &Filter::ALL
+    }
+
+    /// How many sends may be under way at once in this process.
+    fn concurrency(&self) -> usize {
+        8
+    }
+
+    /// The targets of one notification that has no single person: each becomes a delivery of its
+    /// own. Empty means nobody is told on this channel.
+    async fn targets(&self, notification: &Outgoing<'_>) -> Result<Vec<String>, Failure> {
+        let _ = notification;
+        Ok(Vec::new())
+    }
+
+    /// Sends one. It may be cancelled when the lease runs out.
+    async fn send(&self, notification: &Outgoing<'_>) -> Outcome;
+
+    /// Whether the service can be reached and takes our credentials; sends nothing. Called before
+    /// trying again after a failure of the dependency, and by `tidings check`.
+    async fn probe(&self) -> Result<String, Failure> {
+        Ok("nothing to check".to_owned())
+    }
+}
+
+/// Which notifications a processor takes part in, in the peer's keys. Source: contract 4.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Filter {
+    /// Nothing less severe.
+    #[serde(default)]
+    pub min_severity: Option<Severity>,
+    /// Nothing more severe.
+    #[serde(default)]
+    pub max_severity: Option<Severity>,
+    /// Not these topics; wins over `includedTopics`.
+    #[serde(default)]
+    pub excluded_topics: Option<Vec<String>>,
+    /// These topics alone; drops what has no topic.
+    #[serde(default)]
+    pub included_topics: Option<Vec<String>>,
+}
+
+impl Filter {
+    /// Lets everything pass.
+    pub const ALL: Self = Self {
+        min_severity: None,
+        max_severity: None,
+        excluded_topics: None,
+        included_topics: None,
+    };
+
+    /// Whether a notification passes.
+    pub fn passes(&self, payload: &Payload) -> bool {
+        let severity = payload.severity();
+        if self.min_severity.is_some_and(|least| severity > least)
+            || self.max_severity.is_some_and(|most| severity < most)
+        {
+            return false;
+        }
+        let topic = payload.topic.as_ref();
+        let among = |topics: &Vec<String>| topic.is_some_and(|topic| topics.contains(topic));
+        !self.excluded_topics.as_ref().is_some_and(among)
+            && self.included_topics.as_ref().is_none_or(among)
+    }
+}
+
+/// Lays `patch` over `payload`, or returns a copy; a patch that does not fit is ignored, since a
+/// foreign decorator wrote it and the content without it is still right.
+pub fn personal(payload: &Payload, patch: Option<&Map<String, Value>>) -> Payload {
+    patch
+        .and_then(|patch| payload.patched(patch).ok())
+        .unwrap_or_else(|| payload.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(severity: Severity, topic: Option<&str>) -> Payload {
+        Payload {
+            severity: Some(severity),
+            topic: topic.map(str::to_owned),
+            ..Payload::default()
+        }
+    }
+
+    #[test]
+    fn filters_read_the_peers_keys_and_excluded_topics_win() {
+        let filter: Filter = serde_json::from_str(
+            r#"{"minSeverity":"high","includedTopics":["a","b"],"excludedTopics":["b"]}"#,
+        )
+        .unwrap();
+        assert!(filter.passes(&payload(Severity::Critical, Some("a"))));
+        assert!(!filter.passes(&payload(Severity::Normal, Some("a"))));
+        assert!(!filter.passes(&payload(Severity::High, Some("b"))));
+        assert!(!filter.passes(&payload(Severity::High, None)));
+        let least = Filter {
+            max_severity: Some(Severity::Normal),
+            ..Filter::ALL
+        };
+        assert!(least.passes(&payload(Severity::Low, None)));
+        assert!(!least.passes(&payload(Severity::High, None)));
+        assert!(serde_json::from_str::<Filter>(r#"{"minSeverity":"urgent"}"#).is_err());
+    }
+}

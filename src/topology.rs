@@ -1,0 +1,63 @@
+//! The names of the queues, and which of them a configuration needs.
+//!
+//! Names here have no prefix; `queue/rabbitmq.rs` puts `tidings.queue.prefix` before each.
+
+use crate::queue::DEAD;
+
+/// Where producers' submissions arrive.
+pub const SUBMISSIONS: &str = "submissions";
+/// The slow lane of submissions: origins above their share.
+pub const SUBMISSIONS_BULK: &str = "submissions.bulk";
+/// Parts of large audiences, and what foreign decorators hand back.
+pub const CHUNKS: &str = "chunks";
+/// What foreign senders report.
+pub const ATTEMPTS: &str = "attempts";
+
+/// Audiences over this many people take the slow lane.
+pub const BULK_PEOPLE: usize = 100;
+
+/// The queue of a sender, in one of its two lanes.
+pub fn deliver(sender: &str, bulk: bool) -> String {
+    if bulk {
+        format!("deliver.{sender}.bulk")
+    } else {
+        format!("deliver.{sender}")
+    }
+}
+
+/// A work queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueSpec {
+    /// Its name, without the prefix.
+    pub key: String,
+    /// Producers write to it, so it may be full and say so. A limit on a queue that our own
+    /// workers write to would deadlock them.
+    pub limited: bool,
+}
+
+/// Every work queue for these senders.
+pub fn queues(senders: &[String]) -> Vec<QueueSpec> {
+    let fixed = [
+        (SUBMISSIONS, true),
+        (SUBMISSIONS_BULK, true),
+        (CHUNKS, false),
+        (ATTEMPTS, false),
+        (DEAD, false),
+    ];
+    let mut all: Vec<QueueSpec> = fixed
+        .into_iter()
+        .map(|(key, limited)| QueueSpec {
+            key: key.to_owned(),
+            limited,
+        })
+        .collect();
+    for sender in senders {
+        for bulk in [false, true] {
+            all.push(QueueSpec {
+                key: deliver(sender, bulk),
+                limited: false,
+            });
+        }
+    }
+    all
+}

@@ -1,0 +1,19 @@
+//! All integration tests, in one binary. `tests/run` starts the servers they need.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod cli;
+mod conformance;
+mod email;
+mod http;
+mod journey;
+mod kill;
+mod page;
+mod queue;
+mod schemas;
+mod store;
+mod support;
