@@ -35,8 +35,12 @@ pub const HEADER_STAGE: &str = "tidings-stage";
 pub const HEADER_REASON: &str = "tidings-reason";
 /// Header of a dead letter: one sentence.
 pub const HEADER_DETAIL: &str = "tidings-detail";
-/// Header of a dead letter: the broker user that published it, where the broker vouches for it.
-pub const HEADER_USER: &str = "tidings-user";
+/// Header of a message that came through the producers' exchange: the broker user that published
+/// it, as the broker vouches for it, or empty where it named none. The back end sets it on every
+/// message from that exchange, whatever the producer wrote there, and on no other.
+pub const HEADER_PRODUCER: &str = "tidings-producer";
+/// Header of a message that was put back from the dead letters: how often.
+pub const HEADER_REPLAYS: &str = "tidings-replays";
 
 /// The queue where dead letters wait to be filed.
 pub const DEAD: &str = "dead";
@@ -102,8 +106,6 @@ pub struct Received {
     pub body: Bytes,
     /// Who wants an answer.
     pub reply: Option<ReplyTo>,
-    /// The broker user that published it, if it said so (the broker refuses a forged one).
-    pub user: Option<String>,
     /// How often the broker handed it out before.
     pub returns: u32,
     receipt: Receipt,
@@ -129,17 +131,22 @@ pub struct Ended {
 
 impl Received {
     /// For back ends: a message as it came.
-    pub fn new(message: Message, receipt: Receipt, returns: u32, user: Option<String>) -> Self {
+    pub fn new(message: Message, receipt: Receipt, returns: u32) -> Self {
         Self {
             key: message.key,
             id: message.id,
             headers: message.headers,
             body: message.body,
             reply: message.reply,
-            user,
             returns,
             receipt,
         }
+    }
+
+    /// The broker user of a producer on the queue; empty when it named none. `None`: it came from
+    /// one of our own processes.
+    pub fn producer(&self) -> Option<&str> {
+        self.headers.get(HEADER_PRODUCER).map(String::as_str)
     }
 
     /// How often it was tried and put back by us.
@@ -181,7 +188,6 @@ impl Received {
     pub fn dead_letter(self, reason: Reason, detail: &str) -> Ended {
         let receipt = self.receipt;
         let tries = self.tries() + 1;
-        let user = self.user.clone();
         let mut dead = self.into_message();
         dead.headers.insert(
             HEADER_STAGE.to_owned(),
@@ -193,9 +199,6 @@ impl Received {
             .insert(HEADER_DETAIL.to_owned(), detail.to_owned());
         dead.headers
             .insert(HEADER_TRIES.to_owned(), tries.to_string());
-        if let Some(user) = user {
-            dead.headers.insert(HEADER_USER.to_owned(), user);
-        }
         dead.reply = None;
         Ended {
             receipt,

@@ -4,7 +4,17 @@
 //! address. Events may carry a title, since they reach only the terminal of the person who
 //! started `tidings up`.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::broadcast;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use uuid::Uuid;
 
 use crate::failure::Reason;
@@ -114,4 +124,111 @@ pub mod metric {
     pub const ROWS: &str = "tidings_inbox_rows_total";
     /// Gauge: open pages.
     pub const STREAMS: &str = "tidings_streams_open";
+}
+
+/// Upper bounds, in seconds, of the buckets of [`metric::STAGE_SECONDS`].
+const SECONDS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0,
+];
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line of text for each record.
+    Text,
+    /// One JSON object for each record.
+    Json,
+    /// Warnings and errors alone, as text: a person watches the events instead.
+    Quiet,
+}
+
+/// Starts logging to stderr; `RUST_LOG` overrides the level. Called once, by a binary.
+pub fn init_logs(format: LogFormat) {
+    let level = if format == LogFormat::Quiet {
+        "error"
+    } else {
+        "info,refinery_core=warn"
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    // A second start in the same process (a test) keeps the first one's logs.
+    let _ = match format {
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Text | LogFormat::Quiet => registry.with(layer.with_target(false)).try_init(),
+    };
+}
+
+/// The process's metrics, in Prometheus' text format by [`PrometheusHandle::render`]. There is
+/// one recorder in a process; later calls hand out the same.
+pub fn metrics_handle() -> PrometheusHandle {
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut handle = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    handle
+        .get_or_insert_with(|| {
+            let builder = PrometheusBuilder::new();
+            let builder = builder
+                .set_buckets(&SECONDS)
+                .unwrap_or_else(|_| PrometheusBuilder::new());
+            let recorder = builder.build_recorder();
+            let handle = recorder.handle();
+            // Fails only when somebody embeds the library and records elsewhere; then that is
+            // where the figures go.
+            let _ = metrics::set_global_recorder(recorder);
+            describe();
+            handle
+        })
+        .clone()
+}
+
+fn describe() {
+    metrics::describe_counter!(metric::SUBMISSIONS, "Submissions by origin and outcome.");
+    metrics::describe_histogram!(metric::STAGE_SECONDS, "Seconds that a stage takes.");
+    metrics::describe_counter!(
+        metric::DELIVERIES,
+        "Deliveries by channel, outcome and reason."
+    );
+    metrics::describe_gauge!(
+        metric::QUEUE_OLDEST_SECONDS,
+        "Age of the oldest waiting message."
+    );
+    metrics::describe_gauge!(metric::QUEUE_READY, "Messages that wait.");
+    metrics::describe_counter!(metric::DEAD_LETTERS, "Dead letters by stage and reason.");
+    metrics::describe_counter!(metric::DECORATIONS, "Decorations by decorator and outcome.");
+    metrics::describe_counter!(metric::ROWS, "Inbox rows by what was done to them.");
+    metrics::describe_gauge!(metric::STREAMS, "Open pages.");
+}
+
+/// What keeps this process from doing its work, by the name of what is missing; empty is ready.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Readiness {
+    /// `what` is in trouble.
+    pub fn trouble(&self, what: &str, detail: &str) {
+        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if troubles
+            .insert(what.to_owned(), detail.to_owned())
+            .as_deref()
+            != Some(detail)
+        {
+            tracing::warn!(dependency = what, detail, "not ready");
+        }
+    }
+
+    /// `what` is well (again).
+    pub fn well(&self, what: &str) {
+        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if troubles.remove(what).is_some() {
+            tracing::info!(dependency = what, "ready again");
+        }
+    }
+
+    /// What is in trouble now.
+    pub fn troubles(&self) -> BTreeMap<String, String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
 }

@@ -10,8 +10,6 @@ pub const SUBMISSIONS: &str = "submissions";
 pub const SUBMISSIONS_BULK: &str = "submissions.bulk";
 /// Parts of large audiences, and what foreign decorators hand back.
 pub const CHUNKS: &str = "chunks";
-/// What foreign senders report.
-pub const ATTEMPTS: &str = "attempts";
 
 /// Audiences over this many people take the slow lane.
 pub const BULK_PEOPLE: usize = 100;
@@ -41,7 +39,6 @@ pub fn queues(senders: &[String]) -> Vec<QueueSpec> {
         (SUBMISSIONS, true),
         (SUBMISSIONS_BULK, true),
         (CHUNKS, false),
-        (ATTEMPTS, false),
         (DEAD, false),
     ];
     let mut all: Vec<QueueSpec> = fixed
