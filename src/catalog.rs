@@ -9,28 +9,8 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::failure::Failure;
-
-/// A relation of an entity.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Relation {
-    /// `hasMember`, `parentOf`, `ownedBy`, …
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The other entity, canonical.
-    pub target_ref: String,
-}
-
-/// What the walk over recipients needs of an entity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entity {
-    /// Its canonical ref.
-    pub reference: String,
-    /// As written: `User`, `Group`, …
-    pub kind: String,
-    /// In the catalog's order.
-    pub relations: Vec<Relation>,
-}
+pub use crate::recipients::Entity;
+pub use crate::recipients::Relation;
 
 /// What senders need of a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

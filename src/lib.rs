@@ -6,6 +6,7 @@ pub mod delivery;
 pub mod failure;
 pub mod notification;
 pub mod recipients;
+pub mod reply;
 pub mod settings;
 pub mod signal;
 pub mod submission;

@@ -27,6 +27,7 @@ use crate::failure::Reason;
 use crate::notification::Notification;
 use crate::notification::Payload;
 use crate::notification::Severity;
+pub use crate::settings::Setting;
 use crate::submission::Header;
 use crate::time::Timestamp;
 
@@ -295,21 +296,6 @@ pub struct Mark {
     pub read: Option<bool>,
     /// Set or clear the saved date.
     pub saved: Option<bool>,
-}
-
-/// One stored preference of a person. Source: the peer's `user_settings`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Setting {
-    /// Whose.
-    pub user: String,
-    /// The channel's id: `Web`, `Email`, …
-    pub channel: String,
-    /// Which sender of notifications.
-    pub origin: String,
-    /// `None` is the whole origin.
-    pub topic: Option<String>,
-    /// On or off.
-    pub enabled: bool,
 }
 
 /// How to name a submission.
