@@ -24,4 +24,3 @@ pub struct Entity {
     /// In the catalog's order.
     pub relations: Vec<Relation>,
 }
-
