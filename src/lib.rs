@@ -12,6 +12,7 @@ pub mod signal;
 pub mod submission;
 pub mod time;
 pub mod topology;
+pub mod view;
 
 // Floor 1: the doors.
 pub mod catalog;

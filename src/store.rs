@@ -27,6 +27,12 @@ use crate::failure::Reason;
 use crate::notification::Notification;
 use crate::notification::Payload;
 use crate::notification::Severity;
+use crate::queue::HEADER_DETAIL;
+use crate::queue::HEADER_REASON;
+use crate::queue::HEADER_REPLAYS;
+use crate::queue::HEADER_STAGE;
+use crate::queue::HEADER_TRIES;
+use crate::queue::Message;
 pub use crate::settings::Setting;
 use crate::submission::Header;
 use crate::time::Timestamp;
@@ -435,6 +441,33 @@ pub struct DeadLetter {
     pub body: Vec<u8>,
     /// When it was put back on its queue.
     pub replayed_at: Option<Timestamp>,
+}
+
+impl DeadLetter {
+    /// The message that gives it another chance: for the queue where it died, without its
+    /// post-mortem.
+    pub fn revive(&self) -> Message {
+        let mut headers = self.headers.clone();
+        let stage = headers
+            .remove(HEADER_STAGE)
+            .unwrap_or_else(|| self.stage.clone());
+        for name in [HEADER_REASON, HEADER_DETAIL, HEADER_TRIES] {
+            headers.remove(name);
+        }
+        let replays = headers
+            .get(HEADER_REPLAYS)
+            .and_then(|count| count.parse().ok());
+        let replays = replays.unwrap_or(0_u32) + 1;
+        headers.insert(HEADER_REPLAYS.to_owned(), replays.to_string());
+        let id = match self.submission {
+            Some(submission) => submission.to_string(),
+            None => format!("replay-of-{}", self.id),
+        };
+        Message {
+            headers,
+            ..Message::new(stage, id, self.body.clone())
+        }
+    }
 }
 
 /// Which dead letters.

@@ -44,6 +44,11 @@ pub struct Invalid {
 }
 
 impl Invalid {
+    /// One fault.
+    pub fn at(pointer: &str, message: &str) -> Self {
+        Self::one(format!("{pointer} {message}"), pointer, message)
+    }
+
     fn of(faults: Vec<Fault>) -> Self {
         let message = faults
             .iter()
