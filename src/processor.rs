@@ -156,7 +156,8 @@ pub trait Sender: Send + Sync + 'static {
     }
 
     /// The targets of one notification that has no single person: each becomes a delivery of its
-    /// own. Empty means nobody is told on this channel.
+    /// own. Empty means that nobody is told, or, for a sender that sends once per submission, that
+    /// it is sent as it is.
     async fn targets(&self, notification: &Outgoing<'_>) -> Result<Vec<String>, Failure> {
         let _ = notification;
         Ok(Vec::new())

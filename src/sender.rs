@@ -1,1 +1,243 @@
-//! (in the making)
+//! The sender role: from deliveries on the queue to a processor's service, each once.
+//!
+//! [`Deliveries`] claims what a batch of messages carries, resolves people, sends while the lease
+//! holds, records every try, and says what follows: what must be tried again, and what came of
+//! notifications with many targets.
+
+mod claims;
+mod outcome;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use url::Url;
+use uuid::Uuid;
+
+use self::claims::Claimed;
+use self::claims::Turn;
+use self::outcome::Came;
+use self::outcome::Try;
+use crate::catalog::Catalog;
+use crate::catalog::CatalogUser;
+use crate::delivery::DeliveryBatch;
+use crate::failure::Failure;
+use crate::failure::Kind;
+use crate::failure::Reason;
+use crate::failure::RetrySchedule;
+use crate::processor::Audience;
+use crate::processor::Outcome;
+use crate::processor::Outgoing;
+use crate::processor::Sender;
+use crate::processor::personal;
+use crate::queue::Received;
+use crate::store::Store;
+use crate::submission::resolve_link;
+use crate::telemetry::Events;
+use crate::telemetry::metric;
+use crate::worker::Verdict;
+use crate::worker::Work;
+
+/// How long a claim holds. A sender that vanishes delays its deliveries by this.
+pub const LEASE: Duration = Duration::from_secs(90);
+/// The longest one send may take.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Nothing is begun so shortly before the lease runs out.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+/// Work on a sender's queues.
+pub struct Deliveries {
+    /// What sends.
+    pub sender: Arc<dyn Sender>,
+    /// Where deliveries are claimed and recorded.
+    pub store: Arc<dyn Store>,
+    /// How people are reached.
+    pub catalog: Arc<dyn Catalog>,
+    /// When a failed delivery is tried again.
+    pub schedule: RetrySchedule,
+    /// What links are resolved against.
+    pub app_base_url: Url,
+    /// For the terminal.
+    pub events: Events,
+    /// How many sends may be under way at once, over all loops of the process.
+    pub gate: Semaphore,
+}
+
+#[async_trait]
+impl Work for Deliveries {
+    fn name(&self) -> &str {
+        self.sender.name()
+    }
+
+    fn batch(&self) -> usize {
+        // Up to 50 deliveries each: what fits a lease even at a slow relay.
+        8
+    }
+
+    fn timeout(&self) -> Duration {
+        LEASE
+    }
+
+    async fn work(&self, batch: &[Received]) -> Result<Vec<Verdict>, Failure> {
+        let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(batch.len());
+        let mut parsed = Vec::with_capacity(batch.len());
+        for (index, message) in batch.iter().enumerate() {
+            match serde_json::from_slice::<DeliveryBatch>(&message.body) {
+                Ok(one) => {
+                    parsed.push((index, (message.key.clone(), one)));
+                    verdicts.push(None);
+                }
+                Err(error) => {
+                    let detail = format!("is not a batch of deliveries: {error}");
+                    let failure = Failure::permanent(Reason::Invalid, detail);
+                    verdicts.push(Some(Verdict::Fail(failure)));
+                }
+            }
+        }
+        let (indices, batches): (Vec<usize>, Vec<_>) = parsed.into_iter().unzip();
+        let following = self.deliver(&batches).await?;
+        for (index, next) in indices.into_iter().zip(following) {
+            verdicts[index] = Some(Verdict::Complete(next));
+        }
+        Ok(verdicts.into_iter().flatten().collect())
+    }
+}
+
+impl Deliveries {
+    /// Delivers batches, and returns what follows from each.
+    async fn deliver(
+        &self,
+        batches: &[(String, DeliveryBatch)],
+    ) -> Result<Vec<Vec<crate::queue::Message>>, Failure> {
+        let token = Uuid::new_v4();
+        let until = Instant::now() + LEASE - LEASE_MARGIN;
+        let turn = self.claim(batches, token).await?;
+        let people = match self.people(&turn).await {
+            Ok(people) => people,
+            Err(failure) => return self.give_back(&turn, failure).await,
+        };
+
+        let mut sending = FuturesUnordered::new();
+        for (claimed, person) in turn.mine.iter().zip(&people) {
+            sending.push(self.attempt_one(claimed, person.as_ref(), until));
+        }
+        let mut tries = Vec::with_capacity(turn.mine.len());
+        while let Some(one) = sending.next().await {
+            tries.push(one);
+        }
+        drop(sending);
+
+        let away = tries.iter().find_map(|one| match &one.came {
+            Came::Of(Outcome::Failed(failure)) if failure.kind == Kind::Dependency => {
+                Some(failure.clone())
+            }
+            _ => None,
+        });
+        let following = self.record(&turn, tries).await?;
+        match away {
+            // What was sent is recorded and will be found done when the batch comes round again.
+            Some(failure) => self.give_back(&turn, failure).await,
+            None => Ok(following),
+        }
+    }
+
+    /// What the catalog knows of the person of each claimed delivery.
+    async fn people(&self, turn: &Turn<'_>) -> Result<Vec<Option<CatalogUser>>, Failure> {
+        let refs: Vec<String> = turn
+            .mine
+            .iter()
+            .filter_map(|one| one.item.user.clone())
+            .collect();
+        if refs.is_empty() {
+            return Ok(vec![None; turn.mine.len()]);
+        }
+        let mut known = self.catalog.people(&refs).await?.into_iter();
+        Ok(turn
+            .mine
+            .iter()
+            .map(|one| one.item.user.as_ref().and_then(|_| known.next().flatten()))
+            .collect())
+    }
+
+    /// Sends one delivery once there is room for it.
+    async fn attempt_one<'a>(
+        &self,
+        claimed: &'a Claimed<'a>,
+        person: Option<&'a CatalogUser>,
+        until: Instant,
+    ) -> Try<'a> {
+        // The gate is never closed; if it were, sending without it would still be right.
+        let _room = self.gate.acquire().await.ok();
+        let came = self.send(claimed, person, until).await;
+        Try {
+            claimed,
+            person,
+            came,
+        }
+    }
+
+    /// Sends one delivery, or finds the targets of one that has many.
+    async fn send(
+        &self,
+        claimed: &Claimed<'_>,
+        person: Option<&CatalogUser>,
+        until: Instant,
+    ) -> Came {
+        if Instant::now() > until {
+            return Came::Of(Outcome::Failed(Failure::dependency(
+                Reason::Timeout,
+                "the deliveries in hand took longer than their lease",
+            )));
+        }
+        let (header, item) = (&claimed.batch.header, claimed.item);
+        let payload = personal(&claimed.batch.payload, item.patch.as_ref());
+        let outgoing = Outgoing {
+            delivery: item.id,
+            notification: item.notification,
+            submission: header.id,
+            origin: &header.origin,
+            payload: &payload,
+            link: self.link(payload.link.as_deref()),
+            created: item.created,
+            user: item.user.as_deref(),
+            person,
+            target: &item.target,
+            attempt: claimed.attempt,
+        };
+        if claimed.wants_targets() {
+            let once = self.sender.audience() == Audience::PerSubmission;
+            match self.sender.targets(&outgoing).await {
+                Ok(targets) if targets.is_empty() && once => {}
+                Ok(targets) => return Came::Targets(targets),
+                Err(failure) => return Came::Of(Outcome::Failed(failure)),
+            }
+        }
+        let started = Instant::now();
+        let limit = SEND_TIMEOUT.min(until + LEASE_MARGIN - started);
+        let outcome = match tokio::time::timeout(limit, self.sender.send(&outgoing)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Outcome::Failed(Failure::transient(
+                Reason::Timeout,
+                format!("no answer within {} s", limit.as_secs()),
+            )),
+        };
+        metrics::histogram!(metric::STAGE_SECONDS,
+            "stage" => format!("deliver.{}", self.sender.name()))
+        .record(started.elapsed());
+        Came::Of(outcome)
+    }
+
+    /// The link as an absolute address; the app's notifications page where there is none, as the
+    /// peer does. A link that cannot be resolved was refused at the door.
+    fn link(&self, link: Option<&str>) -> Url {
+        let link = link
+            .filter(|link| !link.is_empty())
+            .unwrap_or("notifications");
+        resolve_link(link.trim_start_matches('/'), &self.app_base_url)
+            .unwrap_or_else(|_| self.app_base_url.clone())
+    }
+}

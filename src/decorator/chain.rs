@@ -1,0 +1,209 @@
+//! The chain of decorators, in configured order, each under its policy.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::Parcel;
+use crate::chunk::Note;
+use crate::failure::Failure;
+use crate::failure::Reason;
+use crate::notification::Payload;
+use crate::processor::Decorated;
+use crate::processor::Decorator;
+use crate::processor::Draft;
+use crate::processor::Stage;
+use crate::processor::personal;
+use crate::submission::Submission;
+use crate::telemetry::metric;
+
+/// What a decorator's failure means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Go on without it, as the peer does: logged, counted, noted in the timeline.
+    #[default]
+    Skip,
+    /// Try the message again by the schedule.
+    Retry,
+}
+
+/// A decorator and how to treat it.
+#[derive(Clone)]
+pub struct Link {
+    /// What decorates.
+    pub decorator: Arc<dyn Decorator>,
+    /// What its failure means.
+    pub policy: Policy,
+    /// The longest it may take for one notification.
+    pub timeout: Duration,
+}
+
+/// The decorators of this process.
+#[derive(Clone, Default)]
+pub struct Chain(pub Vec<Link>);
+
+/// What one link made of a notification.
+enum Step {
+    Kept,
+    Changed(Payload),
+    Dropped(String),
+    Skipped(Failure),
+}
+
+impl Chain {
+    /// Whether a decorator may still mend what a submission as a whole lacks.
+    pub fn decorates_whole(&self) -> bool {
+        self.stage(Stage::PerSubmission).next().is_some()
+    }
+
+    fn stage(&self, stage: Stage) -> impl Iterator<Item = &Link> {
+        self.0
+            .iter()
+            .filter(move |link| link.decorator.stage() == stage)
+    }
+
+    /// Decorates a submission as a whole. Returns what to note, and why it is dropped, if it is.
+    pub(super) async fn decorate_whole(
+        &self,
+        submission: &mut Submission,
+    ) -> Result<(Vec<Note>, Option<String>), Failure> {
+        let mut notes = Vec::new();
+        for link in self.stage(Stage::PerSubmission) {
+            let draft = Draft {
+                submission: submission.header.id,
+                origin: &submission.header.origin,
+                user: None,
+                payload: &submission.payload,
+            };
+            let step = link.run(draft).await?;
+            let (note, dropped) = apply(link, step, &mut submission.payload);
+            notes.extend(note);
+            if dropped.is_some() {
+                return Ok((notes, dropped));
+            }
+        }
+        Ok((notes, None))
+    }
+
+    /// Decorates chunks for each of their people. Returns, for each chunk, the people (or, for a
+    /// broadcast, the empty string) who are dropped.
+    pub(super) async fn decorate_people(
+        &self,
+        parcels: &mut [Parcel],
+    ) -> Result<Vec<HashSet<String>>, Failure> {
+        let mut dropped = vec![HashSet::new(); parcels.len()];
+        for (parcel, dropped) in parcels.iter_mut().zip(&mut dropped) {
+            for link in self.stage(Stage::PerPerson) {
+                link.decorate_chunk(parcel, dropped).await?;
+            }
+        }
+        Ok(dropped)
+    }
+}
+
+impl Link {
+    /// Decorates one chunk for each of its people. Equal notes are noted once.
+    async fn decorate_chunk(
+        &self,
+        parcel: &mut Parcel,
+        dropped: &mut HashSet<String>,
+    ) -> Result<(), Failure> {
+        let chunk = &mut parcel.chunk;
+        let (submission, origin) = (chunk.header.id, chunk.header.origin.clone());
+        let mut notes: Vec<Note> = Vec::new();
+        if chunk.broadcast {
+            let draft = Draft {
+                submission,
+                origin: &origin,
+                user: None,
+                payload: &chunk.payload,
+            };
+            let step = self.run(draft).await?;
+            let (note, drop) = apply(self, step, &mut chunk.payload);
+            notes.extend(note);
+            if drop.is_some() {
+                dropped.insert(String::new());
+            }
+        }
+        for person in &mut chunk.people {
+            if dropped.contains(&person.user) {
+                continue;
+            }
+            let mut own = personal(&chunk.payload, person.patch.as_ref());
+            let draft = Draft {
+                submission,
+                origin: &origin,
+                user: Some(&person.user),
+                payload: &own,
+            };
+            let step = self.run(draft).await?;
+            let (note, drop) = apply(self, step, &mut own);
+            if drop.is_some() {
+                dropped.insert(person.user.clone());
+            }
+            let patch = chunk.payload.patch_to(&own);
+            person.patch = Some(patch).filter(|patch| !patch.is_empty());
+            notes.extend(note.filter(|note| !notes.contains(note)));
+        }
+        chunk.notes.extend(notes);
+        Ok(())
+    }
+
+    /// Runs the decorator on one notification, if its filter lets it.
+    async fn run(&self, draft: Draft<'_>) -> Result<Step, Failure> {
+        if !self.decorator.filter().passes(draft.payload) {
+            return Ok(Step::Kept);
+        }
+        let result = match tokio::time::timeout(self.timeout, self.decorator.decorate(draft)).await
+        {
+            Ok(result) => result,
+            Err(_) => Err(Failure::transient(
+                Reason::Timeout,
+                format!("took longer than {} ms", self.timeout.as_millis()),
+            )),
+        };
+        let (outcome, step) = match result {
+            Ok(Decorated::Keep) => ("kept", Ok(Step::Kept)),
+            Ok(Decorated::Change(payload)) => ("changed", Ok(Step::Changed(payload))),
+            Ok(Decorated::Drop(why)) => ("dropped", Ok(Step::Dropped(why))),
+            Err(failure) if self.policy == Policy::Skip => ("failed", Ok(Step::Skipped(failure))),
+            Err(failure) => ("failed", Err(failure)),
+        };
+        metrics::counter!(metric::DECORATIONS,
+            "decorator" => self.decorator.name().to_owned(), "outcome" => outcome)
+        .increment(1);
+        step
+    }
+}
+
+/// Applies a step to the content. Returns what to note, and why it is dropped, if it is.
+fn apply(link: &Link, step: Step, payload: &mut Payload) -> (Option<Note>, Option<String>) {
+    let name = link.decorator.name();
+    let note = |text: String| {
+        Some(Note {
+            step: name.to_owned(),
+            text,
+        })
+    };
+    match step {
+        Step::Kept => (None, None),
+        Step::Changed(changed) => {
+            let patch = payload.patch_to(&changed);
+            *payload = changed;
+            let fields: Vec<_> = patch.keys().map(String::as_str).collect();
+            if fields.is_empty() {
+                return (None, None);
+            }
+            (note(format!("{} set", fields.join(", "))), None)
+        }
+        Step::Dropped(why) => (note(format!("dropped: {why}")), Some(why)),
+        Step::Skipped(failure) => {
+            tracing::warn!(decorator = name, reason = %failure.reason, detail = failure.detail,
+                "a decorator failed and was skipped");
+            (note(format!("skipped: {failure}")), None)
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Taking submissions and chunks up: the two kinds of work that end in the pipeline.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::Parcel;
+use super::Pipeline;
+use super::expand;
+use crate::chunk::Chunk;
+use crate::failure::Failure;
+use crate::failure::Reason;
+use crate::queue::Received;
+use crate::reply::Reply;
+use crate::submission::Draft;
+use crate::submission::Invalid;
+use crate::submission::Submission;
+use crate::submission::Via;
+use crate::submission::check_content;
+use crate::submission::is_key;
+use crate::telemetry::metric;
+use crate::time::Timestamp;
+use crate::worker::Verdict;
+use crate::worker::Work;
+
+/// Work on the submissions queues.
+pub struct Intake(pub Arc<Pipeline>);
+
+/// Work on the chunks queue.
+pub struct Chunks(pub Arc<Pipeline>);
+
+/// Why a submission is not taken up.
+enum Refusal {
+    /// It breaks a rule; the producer is told which.
+    Invalid(Invalid),
+    /// Something else, of this message or of a dependency.
+    Failed(Failure),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<Invalid> for Refusal {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+#[async_trait]
+impl Work for Intake {
+    fn name(&self) -> &str {
+        "intake"
+    }
+
+    async fn work(&self, batch: &[Received]) -> Result<Vec<Verdict>, Failure> {
+        let now = Timestamp::now();
+        let mut verdicts = Verdicts::new(batch.len());
+        let mut parcels = Vec::with_capacity(batch.len());
+        for (index, message) in batch.iter().enumerate() {
+            match self.take_up(message, now).await {
+                Ok(Some(parcel)) => parcels.push((index, parcel)),
+                Ok(None) => verdicts.set(index, Verdict::Complete(Vec::new())),
+                Err(Refusal::Invalid(invalid)) => {
+                    self.refuse(message, &invalid).await;
+                    let failure = Failure::permanent(Reason::Invalid, invalid.to_string());
+                    verdicts.set(index, Verdict::Fail(failure));
+                }
+                Err(Refusal::Failed(failure)) => verdicts.fail(index, failure)?,
+            }
+        }
+        self.0.finish(parcels, verdicts).await
+    }
+}
+
+impl Intake {
+    /// Reads a submission, decorates it as a whole, checks it and expands it. `None`: a decorator
+    /// dropped it.
+    async fn take_up(&self, message: &Received, now: Timestamp) -> Result<Option<Parcel>, Refusal> {
+        let pipeline = &self.0;
+        let mut submission = match message.producer() {
+            Some(user) => self.read_producers(message, user, now)?,
+            None => read_ours(message)?,
+        };
+        let (notes, drop) = pipeline.chain.decorate_whole(&mut submission).await?;
+        if let Some(why) = drop {
+            tracing::info!(submission.id = %submission.header.id, why, "dropped by a decorator");
+            return Ok(None);
+        }
+        check_content(&submission.payload, &pipeline.app_base_url)?;
+        let audience = expand::audience(pipeline.catalog.as_ref(), &submission.recipients).await?;
+        let mut chunks = expand::cut(submission, audience, notes, now);
+        let rest = chunks.split_off(1);
+        let first = chunks.into_iter().next();
+        Ok(first.map(|chunk| Parcel {
+            chunk,
+            reply: message.reply.clone(),
+            rest,
+        }))
+    }
+
+    /// A body that a producer published itself: the same checks as over HTTP, and the origin from
+    /// the broker's word.
+    fn read_producers(
+        &self,
+        message: &Received,
+        user: &str,
+        now: Timestamp,
+    ) -> Result<Submission, Refusal> {
+        let Some(origin) = self.0.origins.get(user) else {
+            let detail = if user.is_empty() {
+                "the message has no user_id: publish it with the property user_id set to your broker user".to_owned()
+            } else {
+                format!("broker user `{user}` has no origin: name it under tidings.queue.origins")
+            };
+            return Err(Refusal::Failed(Failure::permanent(
+                Reason::Unidentified,
+                detail,
+            )));
+        };
+        let body: Value = serde_json::from_slice(&message.body)
+            .map_err(|error| Invalid::at("#", &format!("is not JSON: {error}")))?;
+        let draft = Draft::parse(&body)?;
+        let key = Some(message.id.clone()).filter(|id| !id.is_empty());
+        if key.as_deref().is_some_and(|key| !is_key(key)) {
+            return Err(Invalid::at(
+                "message_id",
+                "is the idempotency key: 1 to 255 visible ASCII characters",
+            )
+            .into());
+        }
+        metrics::counter!(metric::SUBMISSIONS, "origin" => origin.clone(), "outcome" => "accepted")
+            .increment(1);
+        Ok(draft.submit(origin, key, Via::Queue, now))
+    }
+
+    /// Tells the producer why its submission is not taken up.
+    async fn refuse(&self, message: &Received, invalid: &Invalid) {
+        metrics::counter!(metric::SUBMISSIONS, "origin" => "", "outcome" => "invalid").increment(1);
+        if let Some(reply) = &message.reply {
+            let submission = read_ours(message).ok().map(|one| one.header.id);
+            let answer = Reply::invalid(submission, invalid.clone());
+            if let Ok(body) = super::to_body(&answer) {
+                self.0.queue.answer(reply, body.into()).await;
+            }
+        }
+    }
+}
+
+/// A submission that our own ingest published.
+fn read_ours(message: &Received) -> Result<Submission, Failure> {
+    serde_json::from_slice(&message.body).map_err(|error| {
+        Failure::permanent(Reason::Invalid, format!("is not a submission: {error}"))
+    })
+}
+
+#[async_trait]
+impl Work for Chunks {
+    fn name(&self) -> &str {
+        "chunks"
+    }
+
+    fn batch(&self) -> usize {
+        16
+    }
+
+    async fn work(&self, batch: &[Received]) -> Result<Vec<Verdict>, Failure> {
+        let mut verdicts = Verdicts::new(batch.len());
+        let mut parcels = Vec::with_capacity(batch.len());
+        for (index, message) in batch.iter().enumerate() {
+            match serde_json::from_slice::<Chunk>(&message.body) {
+                Ok(chunk) => {
+                    let parcel = Parcel {
+                        chunk,
+                        reply: None,
+                        rest: Vec::new(),
+                    };
+                    parcels.push((index, parcel));
+                }
+                Err(error) => verdicts.fail(
+                    index,
+                    Failure::permanent(Reason::Invalid, format!("is not a chunk: {error}")),
+                )?,
+            }
+        }
+        self.0.finish(parcels, verdicts).await
+    }
+}
+
+impl Pipeline {
+    /// Carries the parcels and gives each message its verdict.
+    async fn finish(
+        &self,
+        parcels: Vec<(usize, Parcel)>,
+        mut verdicts: Verdicts,
+    ) -> Result<Vec<Verdict>, Failure> {
+        let (indices, parcels): (Vec<usize>, Vec<Parcel>) = parcels.into_iter().unzip();
+        if !parcels.is_empty() {
+            let started = std::time::Instant::now();
+            for (index, next) in indices.into_iter().zip(self.carry(parcels).await?) {
+                verdicts.set(index, Verdict::Complete(next));
+            }
+            metrics::histogram!(metric::STAGE_SECONDS, "stage" => "persist")
+                .record(started.elapsed());
+        }
+        Ok(verdicts.into_vec())
+    }
+}
+
+/// One verdict for each message of a batch.
+struct Verdicts(Vec<Option<Verdict>>);
+
+impl Verdicts {
+    fn new(count: usize) -> Self {
+        Self(std::iter::repeat_with(|| None).take(count).collect())
+    }
+
+    fn set(&mut self, index: usize, verdict: Verdict) {
+        if let Some(place) = self.0.get_mut(index) {
+            *place = Some(verdict);
+        }
+    }
+
+    /// A failure of one message; one of a dependency concerns the whole batch.
+    fn fail(&mut self, index: usize, failure: Failure) -> Result<(), Failure> {
+        if failure.kind == crate::failure::Kind::Dependency {
+            return Err(failure);
+        }
+        self.set(index, Verdict::Fail(failure));
+        Ok(())
+    }
+
+    fn into_vec(self) -> Vec<Verdict> {
+        let missing = || {
+            Verdict::Fail(Failure::permanent(
+                Reason::Internal,
+                "no verdict was reached",
+            ))
+        };
+        self.0
+            .into_iter()
+            .map(|one| one.unwrap_or_else(missing))
+            .collect()
+    }
+}

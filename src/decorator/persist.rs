@@ -1,0 +1,219 @@
+//! Deciding what is stored and who might be told, and storing it.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use super::Parcel;
+use super::Pipeline;
+use super::expand::waves;
+use crate::chunk::Chunk;
+use crate::delivery::DeliveryState;
+use crate::failure::Failure;
+use crate::failure::Reason;
+use crate::notification::Payload;
+use crate::notification::delivery_id;
+use crate::notification::notification_id;
+use crate::processor::Audience;
+use crate::processor::Sender;
+use crate::processor::personal;
+use crate::settings::Preferences;
+use crate::settings::WEB;
+use crate::store::ChunkRows;
+use crate::store::ChunkStored;
+use crate::store::NewDelivery;
+use crate::store::Row;
+
+impl Pipeline {
+    /// Decides, for every person of every chunk, whether the inbox gets a row and which senders
+    /// get a delivery. The decision is frozen by what is stored from it.
+    pub(super) async fn plan(
+        &self,
+        parcels: &[Parcel],
+        dropped: &[HashSet<String>],
+    ) -> Result<Vec<ChunkRows>, Failure> {
+        let mut users: Vec<String> = parcels
+            .iter()
+            .flat_map(|parcel| parcel.chunk.people.iter().map(|person| person.user.clone()))
+            .collect();
+        users.sort_unstable();
+        users.dedup();
+        let stored = if users.is_empty() {
+            Vec::new()
+        } else {
+            self.store.settings(&users).await?
+        };
+        let preferences = Preferences::new(&self.defaults, stored);
+        Ok(parcels
+            .iter()
+            .zip(dropped)
+            .map(|(parcel, dropped)| self.rows(&parcel.chunk, dropped, &preferences))
+            .collect())
+    }
+
+    fn rows(
+        &self,
+        chunk: &Chunk,
+        dropped: &HashSet<String>,
+        preferences: &Preferences<'_>,
+    ) -> ChunkRows {
+        let mut muted = 0;
+        let mut rows = Vec::with_capacity(chunk.people.len() + 1);
+        if chunk.broadcast && dropped.is_empty() {
+            rows.push(self.broadcast_row(chunk));
+        }
+        for person in chunk
+            .people
+            .iter()
+            .filter(|person| !dropped.contains(&person.user))
+        {
+            let own = person
+                .patch
+                .as_ref()
+                .map(|patch| personal(&chunk.payload, Some(patch)));
+            let row = self.personal_row(chunk, &person.user, own, preferences);
+            muted += u32::from(!row.stored);
+            rows.push(row);
+        }
+        rows.sort_by(|a, b| a.user.cmp(&b.user));
+        if chunk.no == 0 && !chunk.broadcast && !rows.is_empty() {
+            rows.extend(self.submission_row(chunk));
+        }
+        ChunkRows {
+            header: chunk.header.clone(),
+            no: chunk.no,
+            of: chunk.of,
+            broadcast: chunk.broadcast,
+            payload: chunk.payload.clone(),
+            rows,
+            muted,
+            dropped: u32::try_from(dropped.len()).unwrap_or(u32::MAX),
+            refs: chunk.refs.clone(),
+            notes: chunk.notes.clone(),
+            started_at: chunk.started_at,
+        }
+    }
+
+    fn personal_row(
+        &self,
+        chunk: &Chunk,
+        user: &str,
+        own: Option<Payload>,
+        preferences: &Preferences<'_>,
+    ) -> Row {
+        let (header, payload) = (&chunk.header, own.as_ref().unwrap_or(&chunk.payload));
+        let id = notification_id(&header.origin, payload.scope(), header.id, Some(user));
+        let topic = payload.topic.as_deref();
+        let wants = |channel: &str| preferences.wants(user, channel, &header.origin, topic);
+        let deliveries = self
+            .senders(payload, Audience::PerPerson)
+            .map(|sender| {
+                let mut delivery = pending(id, header.id, sender.name());
+                if !wants(sender.channel()) {
+                    delivery.state = DeliveryState::Skipped;
+                    delivery.reason = Some(Reason::Muted);
+                    let topic = topic.map_or_else(String::new, |topic| format!(", {topic}"));
+                    let (channel, origin) = (sender.channel(), &header.origin);
+                    delivery.detail = Some(format!(
+                        "switched off (settings: {channel}, {origin}{topic})"
+                    ));
+                }
+                delivery
+            })
+            .collect();
+        let stored = wants(WEB);
+        Row {
+            id,
+            user: Some(user.to_owned()),
+            payload: own,
+            stored,
+            deliveries,
+        }
+    }
+
+    /// A broadcast asks nobody's settings, on any channel. Source: contract 3.
+    fn broadcast_row(&self, chunk: &Chunk) -> Row {
+        let (header, payload) = (&chunk.header, &chunk.payload);
+        let id = notification_id(&header.origin, payload.scope(), header.id, None);
+        let deliveries = [Audience::PerPerson, Audience::PerSubmission]
+            .into_iter()
+            .flat_map(|audience| self.senders(payload, audience))
+            .map(|sender| pending(id, header.id, sender.name()))
+            .collect();
+        Row {
+            id,
+            user: None,
+            payload: None,
+            stored: true,
+            deliveries,
+        }
+    }
+
+    /// The deliveries that a submission to people makes once, whoever they are.
+    fn submission_row(&self, chunk: &Chunk) -> Option<Row> {
+        let (header, payload) = (&chunk.header, &chunk.payload);
+        let id = notification_id(&header.origin, payload.scope(), header.id, Some(""));
+        let deliveries: Vec<_> = self
+            .senders(payload, Audience::PerSubmission)
+            .map(|sender| pending(id, header.id, sender.name()))
+            .collect();
+        (!deliveries.is_empty()).then_some(Row {
+            id,
+            user: None,
+            payload: None,
+            stored: false,
+            deliveries,
+        })
+    }
+
+    fn senders(&self, payload: &Payload, audience: Audience) -> impl Iterator<Item = &dyn Sender> {
+        self.senders
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(move |sender| sender.audience() == audience && sender.filter().passes(payload))
+    }
+
+    /// Persists the chunks, as many in one transaction as touch different rows.
+    pub(super) async fn persist(&self, plans: &[ChunkRows]) -> Result<Vec<ChunkStored>, Failure> {
+        let keys: Vec<_> = plans
+            .iter()
+            .map(|plan| {
+                let chunk = Uuid::from_u128(plan.header.id.as_u128() ^ (u128::from(plan.no) + 1));
+                let rows = plan.rows.iter().filter(|row| row.stored).map(|row| row.id);
+                (plan.header.accepted_at, rows.chain([chunk]).collect())
+            })
+            .collect();
+        let waves = waves(&keys);
+        if waves.len() <= 1 {
+            // The common case: nothing in hand concerns the same row.
+            return Ok(self.store.persist(plans).await?);
+        }
+        let mut stored: Vec<Option<ChunkStored>> = vec![None; plans.len()];
+        for wave in waves {
+            let chunks: Vec<ChunkRows> = wave.iter().map(|index| plans[*index].clone()).collect();
+            let answers = self.store.persist(&chunks).await?;
+            for (index, answer) in wave.into_iter().zip(answers) {
+                stored[index] = Some(answer);
+            }
+        }
+        let all: Vec<ChunkStored> = stored.into_iter().flatten().collect();
+        if all.len() == plans.len() {
+            return Ok(all);
+        }
+        Err(Failure::permanent(
+            Reason::Internal,
+            "the store answered for fewer chunks than it was given",
+        ))
+    }
+}
+
+fn pending(notification: Uuid, revision: Uuid, sender: &str) -> NewDelivery {
+    NewDelivery {
+        id: delivery_id(notification, revision, sender, ""),
+        channel: sender.to_owned(),
+        target: String::new(),
+        state: DeliveryState::Pending,
+        reason: None,
+        detail: None,
+    }
+}
