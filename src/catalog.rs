@@ -44,3 +44,36 @@ pub trait Catalog: Send + Sync + 'static {
     /// How many people it has and how many groups, in words, for the first screen and `check`.
     async fn describe(&self) -> Result<String, Failure>;
 }
+
+/// The ref among `refs` that `reference` was probably meant to be, if one is close enough.
+pub fn closest(reference: &str, refs: &[String]) -> Option<String> {
+    let wanted = reference.to_lowercase();
+    // The kind and the namespace are mostly right, so the name alone says how far off is too far.
+    let name = wanted.rsplit(['/', ':']).next().unwrap_or_default();
+    let most = (name.chars().count() / 3).max(1);
+    refs.iter()
+        .map(|one| (strsim::damerau_levenshtein(&wanted, one), one))
+        .filter(|(distance, _)| *distance <= most)
+        .min()
+        .map(|(_, one)| one.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typo_finds_its_ref_and_another_name_finds_none() {
+        let refs = [
+            "group:default/a",
+            "group:default/payments",
+            "user:default/payer",
+        ]
+        .map(str::to_owned);
+        let near = |text| closest(text, &refs);
+        assert_eq!(near("group:default/paymens"), Some(refs[1].clone()));
+        assert_eq!(near("Group:default/Paymetns"), Some(refs[1].clone()));
+        assert_eq!(near("group:default/search"), None);
+        assert_eq!(near("group:default/bc"), None);
+    }
+}

@@ -16,7 +16,7 @@ use crate::chunk::RefReport;
 use crate::notification::EntityRef;
 
 /// A relation of an entity.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Relation {
     /// `hasMember`, `parentOf`, `ownedBy`, …
