@@ -297,8 +297,17 @@ fn derive(kind: &str, parts: &[&str]) -> Uuid {
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
-/// The id of the submission that `origin` named with its idempotency `key`.
+/// How the key begins that repeats a submission whose acceptance was in doubt: its id follows.
+pub const REPEAT_PREFIX: &str = "submission:";
+
+/// The id of the submission that `origin` named with its idempotency `key`. A key of
+/// [`REPEAT_PREFIX`] and an id, which is what a 503 advises, names that very id.
 pub fn keyed_submission_id(origin: &str, key: &str) -> Uuid {
+    if let Some(id) = key.strip_prefix(REPEAT_PREFIX)
+        && let Ok(id) = Uuid::try_parse(id)
+    {
+        return id;
+    }
     derive("submission", &[origin, key])
 }
 
@@ -345,6 +354,15 @@ mod tests {
         assert_ne!(id(Some("ab"), Some("c")), id(Some("a"), Some("bc")));
         let other = notification_id("ci", Some("s"), Uuid::from_u128(8), Some("a"));
         assert_eq!(id(Some("s"), Some("a")), other);
+    }
+
+    #[test]
+    fn a_submission_in_doubt_can_be_repeated_under_its_id() {
+        let id = Uuid::from_u128(7);
+        let repeat = keyed_submission_id("ci", &format!("{REPEAT_PREFIX}{id}"));
+        assert_eq!(repeat, id);
+        assert_ne!(keyed_submission_id("ci", &id.to_string()), id);
+        assert_ne!(keyed_submission_id("a", "k"), keyed_submission_id("b", "k"));
     }
 
     #[test]

@@ -98,6 +98,9 @@ pub struct Header {
     pub digest: String,
 }
 
+/// The names of [`Header`]'s fields: nobody else's.
+const HEADER_FIELDS: [&str; 6] = ["id", "origin", "key", "accepted_at", "via", "digest"];
+
 /// A submission on its way to the decorator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Submission {
@@ -169,6 +172,11 @@ impl Draft {
             None => Uuid::now_v7(),
         };
         let digest = self.digest();
+        let mut extra = self.extra;
+        // A producer's field of such a name would stand beside the header's own, as a forgery.
+        for name in HEADER_FIELDS {
+            extra.remove(name);
+        }
         Submission {
             header: Header {
                 id,
@@ -180,7 +188,7 @@ impl Draft {
             },
             recipients: self.recipients,
             payload: self.payload,
-            extra: self.extra,
+            extra,
         }
     }
 }
@@ -488,6 +496,20 @@ mod tests {
         assert_ne!(draft.digest(), other.digest());
         let submission = draft.submit("ci", Some("k".into()), Via::Http, Timestamp::default());
         let text = serde_json::to_string(&submission).unwrap();
+        assert_eq!(
+            serde_json::from_str::<Submission>(&text).unwrap(),
+            submission
+        );
+    }
+
+    #[test]
+    fn a_producer_cannot_write_the_header() {
+        let body = json!({"recipients": {"type": "broadcast"}, "payload": {"title": "t"},
+            "id": Uuid::nil(), "origin": "forged", "key": "forged", "accepted_at": "x", "later": 1});
+        let draft = Draft::parse(&body).unwrap();
+        let submission = draft.submit("ci", None, Via::Http, Timestamp::default());
+        let text = serde_json::to_string(&submission).unwrap();
+        assert!(!text.contains("forged"), "{text}");
         assert_eq!(
             serde_json::from_str::<Submission>(&text).unwrap(),
             submission
