@@ -242,8 +242,8 @@ impl FromStr for EntityRef {
             .split_once(':')
             .ok_or_else(|| fault("it has no kind"))?;
         let (namespace, name) = rest.split_once('/').unwrap_or(("default", rest));
-        if kind.is_empty() {
-            return Err(fault("its kind is empty"));
+        if kind.is_empty() || kind.contains('/') {
+            return Err(fault("its kind is empty or contains `/`"));
         }
         if namespace.is_empty() {
             return Err(fault("its namespace is empty"));
@@ -378,6 +378,7 @@ mod tests {
             "user:a/b/c",
             "user:a b",
             "a:b:c",
+            "a/b:c",
         ] {
             assert!(bad.parse::<EntityRef>().is_err(), "{bad}");
         }

@@ -437,10 +437,45 @@ pub struct DeadLetter {
     pub deliveries: Vec<Uuid>,
     /// Its headers.
     pub headers: crate::queue::Headers,
-    /// Its body, as it was.
+    /// Its body, as it was; in JSON as text, or as `{"base64": …}` where it is none.
+    #[serde(with = "body_as_text")]
     pub body: Vec<u8>,
     /// When it was put back on its queue.
     pub replayed_at: Option<Timestamp>,
+}
+
+/// A body is nearly always JSON, and a person should be able to read it.
+mod body_as_text {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::Deserialize;
+    use serde::Deserializer;
+    use serde::Serialize;
+    use serde::Serializer;
+
+    #[derive(Deserialize, Serialize)]
+    #[serde(untagged)]
+    enum Body {
+        Text(String),
+        Bytes { base64: String },
+    }
+
+    pub(super) fn serialize<S: Serializer>(body: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(body) {
+            Ok(text) => to.serialize_str(text),
+            Err(_) => {
+                let base64 = STANDARD.encode(body);
+                Body::Bytes { base64 }.serialize(to)
+            }
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        match Body::deserialize(from)? {
+            Body::Text(text) => Ok(text.into_bytes()),
+            Body::Bytes { base64 } => STANDARD.decode(base64).map_err(serde::de::Error::custom),
+        }
+    }
 }
 
 impl DeadLetter {

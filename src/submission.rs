@@ -147,7 +147,10 @@ impl Draft {
         else {
             return Err(Invalid::of(faults.0));
         };
-        check_refs(&recipients)?;
+        let single = body
+            .pointer("/recipients/entityRef")
+            .is_some_and(Value::is_string);
+        check_refs(&recipients, single)?;
         let mut extra = fields.clone();
         extra.remove("recipients");
         extra.remove("payload");
@@ -402,7 +405,8 @@ fn read_payload(value: Option<&Value>, faults: &mut Faults) -> Option<Payload> {
     }
 }
 
-fn check_refs(recipients: &Recipients) -> Result<(), Invalid> {
+/// Whether every ref is one; `single` says that there is one, not in an array.
+fn check_refs(recipients: &Recipients, single: bool) -> Result<(), Invalid> {
     let Recipients::Entity { refs, .. } = recipients else {
         return Ok(());
     };
@@ -416,10 +420,12 @@ fn check_refs(recipients: &Recipients) -> Result<(), Invalid> {
                 Ok(_) if too_long => format!("is longer than {TEXT_CHARS_MAX} characters"),
                 Ok(_) => return None,
             };
-            Some(Fault {
-                pointer: format!("#/recipients/entityRef/{index}"),
-                message,
-            })
+            let pointer = if single {
+                "#/recipients/entityRef".to_owned()
+            } else {
+                format!("#/recipients/entityRef/{index}")
+            };
+            Some(Fault { pointer, message })
         })
         .collect();
     match faults.first() {
@@ -479,6 +485,9 @@ mod tests {
         let body = json!({"recipients": {"type": "entity", "entityRef": ["user:a", "nokind"]},
             "payload": {"title": "t"}});
         assert_eq!(pointers(body), ["#/recipients/entityRef/1"]);
+        let single = json!({"recipients": {"type": "entity", "entityRef": "nokind"},
+            "payload": {"title": "t"}});
+        assert_eq!(pointers(single), ["#/recipients/entityRef"]);
     }
 
     #[test]
