@@ -1,1 +1,472 @@
-//! (in the making)
+//! The decorator `template`: sets title, description, link and icon by origin and topic.
+//!
+//! Templates are Jinja ([`minijinja`]), written in the configuration or in files beside it, and
+//! checked when they are read. They see the notification as earlier decorators left it. What they
+//! make is plain text: nothing is escaped here, since every sender escapes for its own medium.
+//! It never sees settings, addresses or the store.
+
+mod compile;
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use minijinja::Environment;
+use minijinja::value::Serde;
+use minijinja::value::Value;
+use serde::Deserialize;
+use serde::Serialize;
+use url::Url;
+
+use crate::failure::Failure;
+use crate::failure::Reason;
+use crate::notification::Payload;
+use crate::notification::Severity;
+use crate::processor::Decorated;
+use crate::processor::Decorator;
+use crate::processor::Draft;
+use crate::processor::Filter;
+use crate::processor::Stage;
+use crate::submission::TEXT_CHARS_MAX;
+use crate::submission::resolve_link;
+
+/// The wire name: config key and metric label.
+pub const NAME: &str = "template";
+
+/// What stands in `tidings.decorators[]` beside `name`, `policy` and `timeout`.
+///
+/// ```yaml
+/// - name: template
+///   filter: { minSeverity: normal }
+///   rules:
+///     - origin: external:ci
+///       topic: deploy
+///       title: "Deployed: {{ title }}"
+///       description: { file: templates/deploy.txt }
+///     - icon: "{{ icon or 'bell' }}"
+/// ```
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Options {
+    /// The most specific rule that matches is used, alone: origin and topic before origin before
+    /// topic before neither.
+    pub rules: Vec<Rule>,
+    /// Once for each person, with `user` known; absent, that is so if a template uses `user`.
+    #[serde(default)]
+    pub per_person: Option<bool>,
+    /// Which notifications are decorated at all.
+    #[serde(default)]
+    pub filter: Filter,
+}
+
+/// What to set on notifications of an origin and topic.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rule {
+    /// This origin, exactly; absent is any.
+    #[serde(default)]
+    pub origin: Option<String>,
+    /// This topic, exactly; absent is any, and none.
+    #[serde(default)]
+    pub topic: Option<String>,
+    /// One line; must not come out empty.
+    #[serde(default)]
+    pub title: Option<Source>,
+    /// Text; none if it comes out empty.
+    #[serde(default)]
+    pub description: Option<Source>,
+    /// http(s), or a path of the app; none if it comes out empty.
+    #[serde(default)]
+    pub link: Option<Source>,
+    /// Name of an icon; none if it comes out empty.
+    #[serde(default)]
+    pub icon: Option<Source>,
+}
+
+impl Rule {
+    /// The fields that a rule may set, and their templates.
+    fn fields(&self) -> [(Field, Option<&Source>); 4] {
+        [
+            (Field::Title, self.title.as_ref()),
+            (Field::Description, self.description.as_ref()),
+            (Field::Link, self.link.as_ref()),
+            (Field::Icon, self.icon.as_ref()),
+        ]
+    }
+
+    /// How exactly it matches; `None` if it does not.
+    fn matches(&self, origin: &str, topic: Option<&str>) -> Option<u8> {
+        let matches_origin = self.origin.as_deref().is_none_or(|one| one == origin);
+        let matches_topic = self.topic.is_none() || self.topic.as_deref() == topic;
+        (matches_origin && matches_topic)
+            .then(|| 2 * u8::from(self.origin.is_some()) + u8::from(self.topic.is_some()))
+    }
+}
+
+/// Where a template stands.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Source {
+    /// In the configuration.
+    Inline(String),
+    /// In a file of its own.
+    File {
+        /// Relative to the configuration file.
+        file: PathBuf,
+    },
+}
+
+/// A fault in a template or rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TemplateError {
+    /// The key in the options: `rules[0].title`.
+    pub key: String,
+    /// The template's file, if it has one of its own.
+    pub file: Option<PathBuf>,
+    /// The line within the template, from 1.
+    pub line: Option<usize>,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// A field of the payload that a template can set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Title,
+    Description,
+    Link,
+    Icon,
+}
+
+impl Field {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Title => "title",
+            Self::Description => "description",
+            Self::Link => "link",
+            Self::Icon => "icon",
+        }
+    }
+}
+
+/// The decorator.
+pub struct Template {
+    rules: Vec<Rule>,
+    /// Every template, by `rules[i].field`.
+    templates: Environment<'static>,
+    stage: Stage,
+    filter: Filter,
+    app_base_url: Url,
+}
+
+/// What a template sees. Absent fields are undefined: they print nothing and are false.
+#[derive(Serialize)]
+struct Context<'a> {
+    title: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'a str>,
+    severity: Severity,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    icon: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a serde_json::Map<String, serde_json::Value>>,
+    origin: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+}
+
+impl<'a> Context<'a> {
+    fn of(draft: &Draft<'a>) -> Self {
+        let payload = draft.payload;
+        Self {
+            title: &payload.title,
+            description: payload.description.as_deref(),
+            link: payload.link.as_deref(),
+            severity: payload.severity(),
+            topic: payload.topic.as_deref(),
+            scope: payload.scope.as_deref(),
+            icon: payload.icon.as_deref(),
+            metadata: payload.metadata.as_ref(),
+            origin: draft.origin,
+            user: draft.user,
+        }
+    }
+}
+
+impl Template {
+    /// Reads and checks every template; files are relative to `folder`.
+    ///
+    /// # Errors
+    /// Names the rule, the file and the line of what cannot work.
+    pub fn new(options: Options, folder: &Path, app_base_url: Url) -> Result<Self, TemplateError> {
+        let compiled = compile::compile(&options.rules, folder)?;
+        let stage = match (options.per_person, compiled.personal) {
+            (Some(false), Some(key)) => {
+                return Err(TemplateError {
+                    key,
+                    file: None,
+                    line: None,
+                    message: "it uses `user`, which is known only with `perPerson: true`"
+                        .to_owned(),
+                });
+            }
+            (Some(true), _) | (None, Some(_)) => Stage::PerPerson,
+            (_, None) => Stage::PerSubmission,
+        };
+        Ok(Self {
+            rules: options.rules,
+            templates: compiled.templates,
+            stage,
+            filter: options.filter,
+            app_base_url,
+        })
+    }
+
+    /// The most specific rule that matches, and its number. The first of equals.
+    fn rule(&self, draft: &Draft<'_>) -> Option<(usize, &Rule)> {
+        let topic = draft.payload.topic.as_deref();
+        self.rules
+            .iter()
+            .enumerate()
+            .filter_map(|(at, rule)| Some((rule.matches(draft.origin, topic)?, at, rule)))
+            .max_by_key(|(exactness, at, _)| (*exactness, std::cmp::Reverse(*at)))
+            .map(|(_, at, rule)| (at, rule))
+    }
+
+    fn render(&self, at: usize, field: Field, context: &Value) -> Result<Option<String>, Failure> {
+        let name = compile::name(at, field);
+        let text = self
+            .templates
+            .get_template(&name)
+            .and_then(|template| template.render(context.clone()))
+            .map_err(|error| {
+                // The error's own detail may quote the notification.
+                let line = error.line().unwrap_or(1);
+                let what = format!("{name}, line {line}: {}", error.kind());
+                Failure::permanent(Reason::Config, what)
+            })?;
+        self.checked(field, &text)
+    }
+
+    /// What a template made, as a value of its field; `None` removes the field.
+    fn checked(&self, field: Field, text: &str) -> Result<Option<String>, Failure> {
+        let text = text.replace('\0', "");
+        let text = match field {
+            Field::Description => text.trim().to_owned(),
+            _ => one_line(&text),
+        };
+        let refuse = |why: String| {
+            let what = format!("the template's {} {why}", field.as_str());
+            Err(Failure::permanent(Reason::Invalid, what))
+        };
+        let chars = text.chars().count();
+        match field {
+            Field::Title if text.is_empty() => refuse("is empty".to_owned()),
+            Field::Title | Field::Icon if chars > TEXT_CHARS_MAX => refuse(format!(
+                "is {chars} characters long; at most {TEXT_CHARS_MAX} are stored"
+            )),
+            Field::Link if !text.is_empty() && resolve_link(&text, &self.app_base_url).is_err() => {
+                refuse("leads to no page; only http, https and paths of the app do".to_owned())
+            }
+            _ => Ok(Some(text).filter(|text| !text.is_empty())),
+        }
+    }
+}
+
+/// The lines of a text, trimmed, as one.
+fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
+}
+
+#[async_trait]
+impl Decorator for Template {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    async fn decorate(&self, draft: Draft<'_>) -> Result<Decorated, Failure> {
+        let Some((at, rule)) = self.rule(&draft) else {
+            return Ok(Decorated::Keep);
+        };
+        let context = Value::from(Serde(Context::of(&draft)));
+        let mut payload: Payload = draft.payload.clone();
+        for (field, source) in rule.fields() {
+            if source.is_none() {
+                continue;
+            }
+            let value = self.render(at, field, &context)?;
+            match field {
+                Field::Title => payload.title = value.unwrap_or_default(),
+                Field::Description => payload.description = value,
+                Field::Link => payload.link = value,
+                Field::Icon => payload.icon = value,
+            }
+        }
+        if &payload == draft.payload {
+            return Ok(Decorated::Keep);
+        }
+        Ok(Decorated::Change(payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    fn template(options: serde_json::Value) -> Result<Template, TemplateError> {
+        let options = serde_json::from_value(options).unwrap();
+        let base = Url::parse("http://localhost:3000").unwrap();
+        Template::new(options, Path::new("."), base)
+    }
+
+    fn payload(fields: serde_json::Value) -> Payload {
+        serde_json::from_value(fields).unwrap()
+    }
+
+    async fn run(
+        template: &Template,
+        origin: &str,
+        user: Option<&str>,
+        payload: &Payload,
+    ) -> Result<Decorated, Failure> {
+        template
+            .decorate(Draft {
+                submission: Uuid::from_u128(1),
+                origin,
+                user,
+                payload,
+            })
+            .await
+    }
+
+    #[tokio::test]
+    async fn the_most_specific_rule_is_used_alone() {
+        let template = template(json!({"rules": [
+            {"title": "any: {{ title }}"},
+            {"topic": "deploy", "title": "topic: {{ title }}"},
+            {"origin": "ci", "title": "origin: {{ title }}", "icon": "robot"},
+            {"origin": "ci", "topic": "deploy", "title": "both: {{ title }}"},
+        ]}))
+        .unwrap();
+        assert_eq!(template.stage(), Stage::PerSubmission);
+        for (origin, topic, title, icon) in [
+            ("ci", Some("deploy"), "both: t", None),
+            ("ci", Some("build"), "origin: t", Some("robot")),
+            ("ci", None, "origin: t", Some("robot")),
+            ("cd", Some("deploy"), "topic: t", None),
+            ("cd", None, "any: t", None),
+        ] {
+            let payload = payload(json!({"title": "t", "topic": topic}));
+            let Decorated::Change(changed) = run(&template, origin, None, &payload).await.unwrap()
+            else {
+                panic!("{origin} {topic:?} is kept")
+            };
+            assert_eq!(
+                (changed.title.as_str(), changed.icon.as_deref()),
+                (title, icon)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn templates_see_the_notification_and_absent_fields_print_nothing() {
+        let template = template(json!({"rules": [{
+            "title": "{{ severity | upper }}{{ scope }} {{ title }}\n  by {{ origin }}",
+            "description": "{{ metadata.service.owner }}{% if description %}old{% endif %}",
+            "link": "/catalog/{{ metadata.name }}",
+            "icon": "{{ icon or 'bell' }}",
+        }]}))
+        .unwrap();
+        let payload = payload(json!({
+            "title": "<b>&\"", "description": "old", "metadata": {"name": "shop"}, "kept": 1
+        }));
+        let Decorated::Change(changed) = run(&template, "ci", None, &payload).await.unwrap() else {
+            panic!("kept")
+        };
+        assert_eq!(changed.title, "NORMAL <b>&\" by ci");
+        assert_eq!(changed.description.as_deref(), Some("old"));
+        assert_eq!(changed.link.as_deref(), Some("/catalog/shop"));
+        assert_eq!(changed.icon.as_deref(), Some("bell"));
+        assert_eq!(changed.extra["kept"], 1);
+    }
+
+    #[tokio::test]
+    async fn a_template_that_uses_the_user_runs_for_each_person() {
+        let rules = json!([{"title": "{{ user or 'everybody' }}: {{ title }}"}]);
+        let decorator = template(json!({"rules": rules})).unwrap();
+        assert_eq!(decorator.stage(), Stage::PerPerson);
+        let payload = payload(json!({"title": "t"}));
+        for (user, title) in [(Some("user:a"), "user:a: t"), (None, "everybody: t")] {
+            let Decorated::Change(changed) = run(&decorator, "ci", user, &payload).await.unwrap()
+            else {
+                panic!("kept")
+            };
+            assert_eq!(changed.title, title);
+        }
+        let error = template(json!({"rules": rules, "perPerson": false}))
+            .err()
+            .unwrap();
+        assert_eq!(error.key, "rules[0].title");
+        let asked = template(json!({"rules": [{"icon": "x"}], "perPerson": true})).unwrap();
+        assert_eq!(asked.stage(), Stage::PerPerson);
+    }
+
+    #[tokio::test]
+    async fn what_comes_out_empty_removes_the_field_and_equal_content_is_kept() {
+        let template = template(json!({"rules": [{"topic": "a", "link": ""},
+            {"topic": "b", "title": "{{ title }}"}]}))
+        .unwrap();
+        let with_link = payload(json!({"title": "t", "topic": "a", "link": "/x"}));
+        let Decorated::Change(changed) = run(&template, "ci", None, &with_link).await.unwrap()
+        else {
+            panic!("kept")
+        };
+        assert_eq!(changed.link, None);
+        for topic in ["b", "c"] {
+            let same = payload(json!({"title": "t", "topic": topic}));
+            assert_eq!(run(&template, "ci", None, &same).await, Ok(Decorated::Keep));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_rules_of_content_forbid_is_refused_without_quoting_it() {
+        let template = template(json!({"rules": [
+            {"topic": "title", "title": "{{ metadata.secret }}"},
+            {"topic": "long", "icon": "{% for i in range(300) %}x{% endfor %}"},
+            {"topic": "link", "link": "javascript:{{ metadata.other }}"},
+            {"topic": "broken", "icon": "{{ metadata.number | round | items }}"},
+        ]}))
+        .unwrap();
+        for (topic, words) in [
+            ("title", "title is empty"),
+            ("long", "icon is 300 characters long"),
+            ("link", "link leads to no page"),
+            ("broken", "rules[3].icon, line 1: invalid operation"),
+        ] {
+            let payload = payload(json!({
+                "title": "t", "topic": topic, "metadata": {"other": "canary", "number": 1.5}
+            }));
+            let failure = run(&template, "ci", None, &payload).await.unwrap_err();
+            assert!(failure.detail.contains(words), "{failure}");
+            assert!(!failure.detail.contains("canary"), "{failure}");
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Reading templates when Tidings starts: everything that can be known to be wrong then, is.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::path::PathBuf;
+
+use minijinja::AutoEscape;
+use minijinja::Environment;
+use minijinja::ErrorKind;
+use minijinja::UndefinedBehavior;
+use minijinja::value::Serde;
+use minijinja::value::Value;
+
+use super::Context;
+use super::Field;
+use super::Rule;
+use super::Source;
+use super::TemplateError;
+use crate::notification::Payload;
+use crate::processor::Draft;
+
+/// The names that a template may use: the fields of [`Context`].
+const VARIABLES: [&str; 10] = [
+    "title",
+    "description",
+    "link",
+    "severity",
+    "topic",
+    "scope",
+    "icon",
+    "metadata",
+    "origin",
+    "user",
+];
+
+/// Templates that are checked.
+pub(super) struct Compiled {
+    pub(super) templates: Environment<'static>,
+    /// The key of the first template that uses `user`.
+    pub(super) personal: Option<String>,
+}
+
+/// The name of a template, which is its key in the options.
+pub(super) fn name(at: usize, field: Field) -> String {
+    format!("rules[{at}].{}", field.as_str())
+}
+
+/// Reads and checks the templates of all rules.
+pub(super) fn compile(rules: &[Rule], folder: &Path) -> Result<Compiled, TemplateError> {
+    check_rules(rules)?;
+    let mut templates = plain_text();
+    let mut personal = None;
+    for (at, rule) in rules.iter().enumerate() {
+        for (field, source) in rule.fields() {
+            let Some(source) = source else { continue };
+            let template = Read::new(name(at, field), source, folder)?;
+            let variables = template.add_to(&mut templates)?;
+            if variables.contains("user") && personal.is_none() {
+                personal = Some(template.key);
+            }
+        }
+    }
+    Ok(Compiled {
+        templates,
+        personal,
+    })
+}
+
+/// Plain text, and lookups in absent metadata that print nothing.
+fn plain_text() -> Environment<'static> {
+    let mut templates = Environment::new();
+    templates.set_auto_escape_callback(|_| AutoEscape::None);
+    templates.set_undefined_behavior(UndefinedBehavior::Chainable);
+    templates
+}
+
+/// Rules that can never be used are mistakes.
+fn check_rules(rules: &[Rule]) -> Result<(), TemplateError> {
+    let fault = |at: usize, message: String| TemplateError {
+        key: format!("rules[{at}]"),
+        file: None,
+        line: None,
+        message,
+    };
+    for (at, rule) in rules.iter().enumerate() {
+        if rule.fields().iter().all(|(_, source)| source.is_none()) {
+            return Err(fault(
+                at,
+                "it sets nothing; set title, description, link or icon".to_owned(),
+            ));
+        }
+        let same = |other: &Rule| other.origin == rule.origin && other.topic == rule.topic;
+        if let Some(first) = rules[..at].iter().position(same) {
+            return Err(fault(
+                at,
+                format!("it is for the same origin and topic as rules[{first}], which is used"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A template that was read, not yet checked.
+struct Read {
+    key: String,
+    file: Option<PathBuf>,
+    text: String,
+}
+
+impl Read {
+    fn new(key: String, source: &Source, folder: &Path) -> Result<Self, TemplateError> {
+        match source {
+            Source::Inline(text) => Ok(Self {
+                key,
+                file: None,
+                text: text.clone(),
+            }),
+            Source::File { file } => {
+                let file = folder.join(file);
+                match std::fs::read_to_string(&file) {
+                    Ok(text) => Ok(Self {
+                        key,
+                        file: Some(file),
+                        text,
+                    }),
+                    Err(error) => Err(TemplateError {
+                        key,
+                        file: Some(file),
+                        line: None,
+                        message: format!("the template cannot be read: {error}"),
+                    }),
+                }
+            }
+        }
+    }
+
+    fn fault(&self, line: Option<usize>, message: String) -> TemplateError {
+        TemplateError {
+            key: self.key.clone(),
+            file: self.file.clone(),
+            line,
+            message,
+        }
+    }
+
+    /// Adds it, and returns the variables that it uses.
+    fn add_to(
+        &self,
+        templates: &mut Environment<'static>,
+    ) -> Result<HashSet<String>, TemplateError> {
+        let broken = |error: minijinja::Error| self.fault(error.line(), error_text(&error));
+        templates
+            .add_template_owned(self.key.clone(), self.text.clone())
+            .map_err(broken)?;
+        let template = templates.get_template(&self.key).map_err(broken)?;
+        let variables = template.undeclared_variables(false);
+        let functions: HashSet<&str> = templates.globals().map(|(name, _)| name).collect();
+        let mut unknown: Vec<&String> = variables
+            .iter()
+            .filter(|name| {
+                !VARIABLES.contains(&name.as_str()) && !functions.contains(name.as_str())
+            })
+            .collect();
+        unknown.sort_unstable();
+        if let Some(name) = unknown.first() {
+            let message = format!(
+                "unknown variable `{name}`; {}one of {}",
+                nearest(name),
+                VARIABLES.join(", ")
+            );
+            return Err(self.fault(line_of(&self.text, name), message));
+        }
+        // A filter or test that does not exist is found only when it is used.
+        let tried = template.render(sample());
+        match tried.as_ref().map_err(|error| (error.kind(), error)) {
+            Err((
+                ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction,
+                error,
+            )) => Err(self.fault(error.line(), error_text(error))),
+            _ => Ok(variables),
+        }
+    }
+}
+
+fn error_text(error: &minijinja::Error) -> String {
+    match error.detail() {
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    }
+}
+
+fn nearest(name: &str) -> String {
+    VARIABLES
+        .iter()
+        .map(|one| (strsim::damerau_levenshtein(name, one), one))
+        .min()
+        .filter(|(distance, _)| *distance <= 2)
+        .map_or_else(String::new, |(_, one)| {
+            format!("did you mean `{one}`? It is ")
+        })
+}
+
+/// A notification with every field, to try templates on.
+fn sample() -> Value {
+    let text = || Some("text".to_owned());
+    let payload = Payload {
+        title: "text".to_owned(),
+        description: text(),
+        link: text(),
+        topic: text(),
+        scope: text(),
+        icon: text(),
+        ..Payload::default()
+    };
+    Value::from(Serde(Context::of(&Draft {
+        submission: uuid::Uuid::nil(),
+        origin: "text",
+        user: Some("user:default/guest"),
+        payload: &payload,
+    })))
+}
+
+/// The first line where `word` stands inside `{{ }}` or `{% %}`.
+fn line_of(text: &str, word: &str) -> Option<usize> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let mut inside = false;
+    for (at, line) in text.lines().enumerate() {
+        let mut rest = line;
+        let mut before = ' ';
+        while let Some(c) = rest.chars().next() {
+            if rest.starts_with("{{") || rest.starts_with("{%") {
+                inside = true;
+            } else if rest.starts_with("}}") || rest.starts_with("%}") {
+                inside = false;
+            } else if inside
+                && !is_part(before)
+                && rest
+                    .strip_prefix(word)
+                    .is_some_and(|after| !after.starts_with(is_part))
+            {
+                return Some(at + 1);
+            }
+            before = c;
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn compile_one(text: &str) -> Result<Compiled, TemplateError> {
+        let rules: Vec<Rule> = serde_json::from_value(json!([{"title": text}])).unwrap();
+        compile(&rules, Path::new("."))
+    }
+
+    #[test]
+    fn what_cannot_work_is_found_at_the_start_with_its_line() {
+        for (text, line, words) in [
+            ("a\n{{ title", 2, "syntax error"),
+            ("a\n{% if title %}", 2, "syntax error"),
+            (
+                "titel is prose\n{{ title }}\n{{ titel }}",
+                3,
+                "unknown variable `titel`; did you mean `title`?",
+            ),
+            (
+                "{{ weather }}",
+                1,
+                "unknown variable `weather`; one of title",
+            ),
+            ("\n{{ title | uper }}", 2, "unknown filter"),
+            ("{{ title is shiny }}", 1, "unknown test"),
+        ] {
+            let error = compile_one(text).err().unwrap();
+            assert_eq!(error.line, Some(line), "{text}: {error}");
+            assert_eq!(error.key, "rules[0].title");
+            assert!(error.message.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn variables_of_its_own_and_builtin_functions_are_no_fault() {
+        let text = "{% set x = range(2) %}{% for i in x %}{{ i }}{{ title }}{% endfor %}";
+        assert!(compile_one(text).is_ok());
+    }
+
+    #[test]
+    fn files_are_relative_to_the_folder_and_named_in_faults() {
+        let folder = tempfile::tempdir().unwrap();
+        let rules: Vec<Rule> =
+            serde_json::from_value(json!([{"description": {"file": "deploy.txt"}}])).unwrap();
+        let missing = compile(&rules, folder.path()).err().unwrap();
+        assert_eq!(missing.file, Some(folder.path().join("deploy.txt")));
+        std::fs::write(folder.path().join("deploy.txt"), "ok\n{{ nope }}\n").unwrap();
+        let broken = compile(&rules, folder.path()).err().unwrap();
+        assert_eq!(broken.file, Some(folder.path().join("deploy.txt")));
+        assert_eq!(broken.line, Some(2));
+        std::fs::write(folder.path().join("deploy.txt"), "by {{ user }}\n").unwrap();
+        let compiled = compile(&rules, folder.path()).unwrap();
+        assert_eq!(compiled.personal.as_deref(), Some("rules[0].description"));
+    }
+
+    #[test]
+    fn rules_that_can_never_be_used_are_faults() {
+        for (rules, words) in [
+            (json!([{"origin": "ci"}]), "sets nothing"),
+            (
+                json!([{"origin": "ci", "icon": "a"}, {"origin": "ci", "icon": "b"}]),
+                "same origin and topic as rules[0]",
+            ),
+        ] {
+            let rules: Vec<Rule> = serde_json::from_value(rules).unwrap();
+            let error = compile(&rules, Path::new(".")).err().unwrap();
+            assert!(error.message.contains(words), "{error}");
+        }
+    }
+}
