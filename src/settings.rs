@@ -5,6 +5,8 @@
 //! reads or writes: stored rows and the configured defaults are arguments. Broadcasts ignore
 //! preferences, so nobody asks for them. Source: contract 3.
 
+pub mod wire;
+
 use serde::Deserialize;
 use serde::Serialize;
 
