@@ -144,12 +144,18 @@ pub enum LogFormat {
 
 /// Starts logging to stderr; `RUST_LOG` overrides the level. Called once, by a binary.
 pub fn init_logs(format: LogFormat) {
+    // The broker's client says again what we say of a connection.
     let level = if format == LogFormat::Quiet {
-        "error"
+        "error,lapin=off"
     } else {
-        "info,refinery_core=warn"
+        "info,refinery_core=warn,lapin=off"
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // It logs the whole body of a message that no queue takes: never, whatever RUST_LOG says.
+    let filter = match "lapin::returned_messages=off".parse() {
+        Ok(silence) => filter.add_directive(silence),
+        Err(_) => filter,
+    };
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     // A second start in the same process (a test) keeps the first one's logs.

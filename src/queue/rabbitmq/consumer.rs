@@ -1,0 +1,312 @@
+//! Consuming: one task per lane holds the channel; the consumer picks among what they bring.
+//!
+//! The window of each lane starts at one message and doubles on success, so that a message that
+//! kills its process takes little company with it; one that came back often is handed out when
+//! nothing else of this consumer is at the broker's mercy. Acknowledgements of a connection that
+//! is gone are dropped: those messages come again.
+
+use std::collections::HashSet;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio::time::timeout_at;
+
+use super::Faults;
+use super::lane::Command;
+use super::lane::Lane;
+use super::lane::Parcel;
+use super::link::Link;
+use super::publisher::Publisher;
+use super::topology::Topology;
+use crate::queue::ALONE_AFTER_RETURNS;
+use crate::queue::Consumer;
+use crate::queue::Ended;
+use crate::queue::QueueError;
+use crate::queue::Receipt;
+use crate::queue::Received;
+
+/// How long company is waited for once several messages came.
+const LINGER: Duration = Duration::from_millis(2);
+/// While several lanes have work, so many of the first for one of each other.
+const FAVOUR: usize = 4;
+/// Waits between tries to publish what follows.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest of them.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What a lane's task and its consumer both look at.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Which channel of this lane is the present one; receipts of others are void.
+    pub(super) epoch: AtomicU64,
+    /// How many messages may be in hand.
+    pub(super) window: AtomicUsize,
+    /// How many are wanted at most.
+    pub(super) wanted: AtomicUsize,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedSender<Command>,
+    waiting: VecDeque<Received>,
+    held: bool,
+}
+
+/// The lanes of one kind of work.
+pub(super) struct RabbitConsumer {
+    lanes: Vec<Handle>,
+    parcels: mpsc::UnboundedReceiver<Parcel>,
+    suspects: VecDeque<Received>,
+    holding: bool,
+    in_hand: HashSet<Receipt>,
+    publisher: Publisher,
+    faults: Arc<Faults>,
+    /// Under which name its faults are told.
+    topic: String,
+}
+
+impl RabbitConsumer {
+    /// Starts a task for each lane.
+    pub(super) fn start(
+        lanes: Vec<String>,
+        link: &Link,
+        topology: &Arc<Topology>,
+        publisher: Publisher,
+        faults: &Arc<Faults>,
+    ) -> Self {
+        let (out, parcels) = mpsc::unbounded_channel();
+        let first = lanes.first().map_or("", String::as_str);
+        let topic = format!("publishing what follows from {first}");
+        let handle = |(lane, key)| {
+            let shared = Arc::new(Shared::default());
+            let (commands, orders) = mpsc::unbounded_channel();
+            Lane {
+                lane,
+                key,
+                link: link.clone(),
+                topology: Arc::clone(topology),
+                faults: Arc::clone(faults),
+                shared: Arc::clone(&shared),
+                orders,
+                out: out.clone(),
+            }
+            .start();
+            Handle {
+                shared,
+                commands,
+                waiting: VecDeque::new(),
+                held: false,
+            }
+        };
+        Self {
+            lanes: lanes.into_iter().enumerate().map(handle).collect(),
+            parcels,
+            suspects: VecDeque::new(),
+            holding: false,
+            in_hand: HashSet::new(),
+            publisher,
+            faults: Arc::clone(faults),
+            topic,
+        }
+    }
+
+    fn is_current(lanes: &[Handle], receipt: Receipt) -> bool {
+        lanes.get(receipt.lane).is_some_and(|lane| {
+            super::lane::epoch(receipt.tag) == lane.shared.epoch.load(Ordering::Acquire)
+        })
+    }
+
+    fn accept(&mut self, parcel: Parcel) {
+        match parcel {
+            Parcel::Message(message) if message.returns < ALONE_AFTER_RETURNS => {
+                if let Some(lane) = self.lanes.get_mut(message.receipt.lane) {
+                    lane.waiting.push_back(message);
+                }
+            }
+            Parcel::Message(message) => self.suspects.push_back(message),
+            Parcel::Held(lane) => {
+                if let Some(lane) = self.lanes.get_mut(lane) {
+                    lane.held = true;
+                }
+            }
+        }
+    }
+
+    /// Takes in what came, forgets what is void, and starts or ends the hold.
+    fn settle(&mut self) {
+        while let Ok(parcel) = self.parcels.try_recv() {
+            self.accept(parcel);
+        }
+        let lanes = &self.lanes;
+        self.suspects
+            .retain(|message| Self::is_current(lanes, message.receipt));
+        self.in_hand
+            .retain(|receipt| Self::is_current(lanes, *receipt));
+        for lane in &mut self.lanes {
+            let epoch = lane.shared.epoch.load(Ordering::Acquire);
+            lane.waiting
+                .retain(|message| super::lane::epoch(message.receipt.tag) == epoch);
+        }
+        let suspicious = !self.suspects.is_empty() || !self.in_hand.is_empty();
+        if !self.holding && !self.suspects.is_empty() {
+            self.order(true);
+        } else if self.holding && !suspicious && self.lanes.iter().all(|lane| lane.held) {
+            self.order(false);
+        }
+    }
+
+    fn order(&mut self, hold: bool) {
+        self.holding = hold;
+        for lane in &mut self.lanes {
+            lane.held = false;
+            let command = if hold { Command::Hold } else { Command::Resume };
+            // A task that has ended needs no order.
+            let _ = lane.commands.send(command);
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+    }
+
+    /// Whether more could come before something is finished.
+    fn is_exhausted(&self) -> bool {
+        let window = |lane: &Handle| lane.shared.window.load(Ordering::Relaxed);
+        self.holding || self.lanes.iter().map(window).sum::<usize>() <= self.waiting()
+    }
+
+    /// Up to `max` of what waits: four of the first lane for one of each other. A suspect only
+    /// when it is alone.
+    fn pick(&mut self, max: usize) -> Vec<Received> {
+        let mut batch = Vec::new();
+        while batch.len() < max && 0 < self.waiting() {
+            for (at, lane) in self.lanes.iter_mut().enumerate() {
+                let share = if at == 0 { FAVOUR } else { 1 };
+                let share = share.min(max - batch.len()).min(lane.waiting.len());
+                batch.extend(lane.waiting.drain(..share));
+            }
+        }
+        let alone = self.holding && self.lanes.iter().all(|lane| lane.held);
+        if batch.is_empty() && alone && self.in_hand.is_empty() {
+            batch.extend(self.suspects.pop_front());
+        }
+        self.in_hand.extend(batch.iter().map(|one| one.receipt));
+        batch
+    }
+
+    /// Publishes what follows; acknowledges what is safe and returns the rest, with the reason.
+    async fn attempt(&mut self, mut ended: Vec<Ended>) -> (Vec<Ended>, Option<QueueError>) {
+        let counts: Vec<usize> = ended.iter().map(|one| one.next.len()).collect();
+        let next: Vec<_> = ended
+            .iter_mut()
+            .flat_map(|one| std::mem::take(&mut one.next))
+            .collect();
+        let (outcomes, mut error) = match self.publisher.publish(&next).await {
+            Ok(outcomes) => (outcomes, None),
+            Err(error) => (vec![Err(error.clone()); next.len()], Some(error)),
+        };
+        let mut published = next.into_iter().zip(outcomes);
+        let (mut safe, mut rest) = (Vec::new(), Vec::new());
+        for (mut one, count) in ended.into_iter().zip(counts) {
+            let mut failed = None;
+            for (message, outcome) in published.by_ref().take(count) {
+                failed = failed.or(outcome.err());
+                one.next.push(message);
+            }
+            match failed {
+                None => safe.push(one.receipt),
+                Some(failure) => {
+                    // One that must be mended weighs more than one that passes.
+                    if !matches!(error, Some(QueueError::Topology(_))) {
+                        error = Some(failure);
+                    }
+                    rest.push(one);
+                }
+            }
+        }
+        self.acknowledge(safe).await;
+        (rest, error)
+    }
+
+    async fn acknowledge(&mut self, receipts: Vec<Receipt>) {
+        let mut written = Vec::new();
+        for (at, lane) in self.lanes.iter().enumerate() {
+            let tags: Vec<u64> = receipts
+                .iter()
+                .filter(|receipt| receipt.lane == at)
+                .map(|receipt| receipt.tag)
+                .collect();
+            if !tags.is_empty() {
+                let (done, written_here) = oneshot::channel();
+                let _ = lane.commands.send(Command::Acknowledge(tags, done));
+                written.push(written_here);
+            }
+        }
+        for receipt in &receipts {
+            self.in_hand.remove(receipt);
+        }
+        for done in written {
+            // A lane that lost its channel drops the question: the messages come again.
+            let _ = done.await;
+        }
+    }
+}
+
+#[async_trait]
+impl Consumer for RabbitConsumer {
+    async fn take(&mut self, max: usize) -> Result<Vec<Received>, QueueError> {
+        for lane in &self.lanes {
+            lane.shared.wanted.store(max.max(1), Ordering::Relaxed);
+        }
+        loop {
+            self.settle();
+            if 1 < self.waiting() {
+                let until = Instant::now() + LINGER;
+                while self.waiting() < max && !self.is_exhausted() {
+                    let Ok(Some(parcel)) = timeout_at(until, self.parcels.recv()).await else {
+                        break;
+                    };
+                    self.accept(parcel);
+                    self.settle();
+                }
+            }
+            let batch = self.pick(max);
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+            match self.parcels.recv().await {
+                Some(parcel) => self.accept(parcel),
+                None => return Err(QueueError::Unavailable("stopped".to_owned())),
+            }
+        }
+    }
+
+    async fn finish(&mut self, mut ended: Vec<Ended>) -> Result<(), QueueError> {
+        let mut wait = RETRY_MIN;
+        loop {
+            ended.retain(|one| Self::is_current(&self.lanes, one.receipt));
+            if ended.is_empty() {
+                self.faults.clear(&self.topic);
+                return Ok(());
+            }
+            let (rest, error) = self.attempt(ended).await;
+            ended = rest;
+            let Some(error) = error else { continue };
+            if matches!(error, QueueError::Topology(_)) {
+                self.faults.clear(&self.topic);
+                return Err(error);
+            }
+            self.faults.set(&self.topic, error);
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+}
