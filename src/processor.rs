@@ -6,7 +6,11 @@
 
 #[cfg(feature = "email")]
 pub mod email;
+pub mod registry;
 pub mod template;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -72,6 +76,28 @@ pub trait Decorator: Send + Sync + 'static {
     /// Decorates one notification. A failure is handled by the decorator's policy: skipped by
     /// default, as in the peer.
     async fn decorate(&self, draft: Draft<'_>) -> Result<Decorated, Failure>;
+}
+
+/// What a decorator's failure means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// Go on without it, as the peer does: logged, counted, noted in the timeline.
+    #[default]
+    Skip,
+    /// Try the message again by the schedule.
+    Retry,
+}
+
+/// A decorator and how to treat it.
+#[derive(Clone)]
+pub struct Link {
+    /// What decorates.
+    pub decorator: Arc<dyn Decorator>,
+    /// What its failure means.
+    pub policy: Policy,
+    /// The longest it may take for one notification.
+    pub timeout: Duration,
 }
 
 /// For whom a sender sends.

@@ -1,10 +1,6 @@
 //! The chain of decorators, in configured order, each under its policy.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::time::Duration;
-
-use serde::Deserialize;
 
 use super::Parcel;
 use crate::chunk::Note;
@@ -14,32 +10,12 @@ use crate::notification::Payload;
 use crate::processor::Decorated;
 use crate::processor::Decorator;
 use crate::processor::Draft;
+pub use crate::processor::Link;
+pub use crate::processor::Policy;
 use crate::processor::Stage;
 use crate::processor::personal;
 use crate::submission::Submission;
 use crate::telemetry::metric;
-
-/// What a decorator's failure means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
-    /// Go on without it, as the peer does: logged, counted, noted in the timeline.
-    #[default]
-    Skip,
-    /// Try the message again by the schedule.
-    Retry,
-}
-
-/// A decorator and how to treat it.
-#[derive(Clone)]
-pub struct Link {
-    /// What decorates.
-    pub decorator: Arc<dyn Decorator>,
-    /// What its failure means.
-    pub policy: Policy,
-    /// The longest it may take for one notification.
-    pub timeout: Duration,
-}
 
 /// The decorators of this process.
 #[derive(Clone, Default)]
