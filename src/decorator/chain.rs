@@ -8,7 +8,6 @@ use crate::failure::Failure;
 use crate::failure::Reason;
 use crate::notification::Payload;
 use crate::processor::Decorated;
-use crate::processor::Decorator;
 use crate::processor::Draft;
 pub use crate::processor::Link;
 pub use crate::processor::Policy;
