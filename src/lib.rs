@@ -25,7 +25,7 @@ pub mod auth;
 pub mod config;
 pub mod http;
 #[cfg(feature = "sqlite")]
-mod sqlite;
+pub mod sqlite;
 pub mod telemetry;
 
 // Floor 3: roles.
