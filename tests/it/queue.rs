@@ -11,7 +11,8 @@ use tidings::queue::Queue;
 use tidings::topology;
 use tidings::topology::QueueSpec;
 
-#[allow(dead_code, reason = "until the first back end stands under it")]
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod suite;
 
 /// The waits of the retry schedule in these tests. The last is so long that nobody mistakes it
@@ -31,7 +32,6 @@ fn specs() -> Vec<QueueSpec> {
 }
 
 /// A back end under test: a queue that nobody else sees.
-#[allow(dead_code, reason = "until the first back end stands under it")]
 trait Harness: Send + Sized + 'static {
     /// A new, empty queue with [`specs`] and [`STEPS`].
     async fn start() -> Self;
@@ -48,7 +48,6 @@ trait Harness: Send + Sized + 'static {
 }
 
 /// Makes a test of every function of the suite, for one harness.
-#[allow(unused_macros, reason = "until the first back end stands under it")]
 macro_rules! conformance {
     ($harness:ty: $($fact:ident),+ $(,)?) => {
         $(
@@ -91,5 +90,4 @@ macro_rules! conformance {
         );
     };
 }
-#[allow(unused_imports, reason = "until the first back end stands under it")]
 use conformance;

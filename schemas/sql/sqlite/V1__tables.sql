@@ -1,19 +1,20 @@
 -- Everything of the embedded back end, in one file. Times are milliseconds since 1970.
 
+-- What waits in the queues, and what is in hand. The body comes last: whoever reads what stands
+-- before it does not read it. holder is -1 for nobody, else the consumer's number in this process.
 create table message (
-  id integer primary key autoincrement,
+  id integer primary key,
   queue text not null,
+  holder integer not null,
+  handed integer not null, -- times it was handed out
+  available_at integer not null,
   message_id text not null,
-  headers text not null,
-  body blob not null,
   reply_address text,
   reply_correlation text,
-  available_at integer not null,
-  published_at integer not null,
-  returns integer not null default 0,
-  holder text
+  headers text not null,
+  body blob not null
 );
-create index message_next on message (queue, available_at, id) where holder is null;
+create index message_next on message (holder, queue, available_at);
 
 create table notification (
   id blob primary key,
