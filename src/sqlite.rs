@@ -1,379 +1,420 @@
-//! The one SQLite file of the embedded back end, shared by queue and store.
+//! The one SQLite file of the embedded mode: opened, migrated, locked, written by one thread.
 //!
-//! One thread owns the only connection that writes. It gathers the jobs that wait into one
-//! transaction, each in a savepoint of its own, and answers after the commit: an answer means
-//! that the work is on disk. Readers have connections of their own and never wait for it.
+//! The store and the queue share it, so that both can commit together. All writes go through one
+//! thread that owns the only writing connection and puts whatever waits into one transaction;
+//! reads have connections of their own and never wait for a write. Nothing here knows what the
+//! tables mean.
 
+mod error;
+mod schema;
+mod writer;
+
+use std::fs;
 use std::fs::File;
+use std::fs::OpenOptions;
 use std::fs::TryLockError;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
+use std::io::Read;
+use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use rusqlite::ErrorCode;
 use rusqlite::OpenFlags;
-use tokio::sync::oneshot;
+use rusqlite::TransactionBehavior;
+use tokio::sync::Semaphore;
+
+pub use self::error::SqliteError;
+use self::writer::Writer;
 
 /// The file, in the data directory.
 const FILE: &str = "tidings.sqlite";
-/// Held while a process uses the directory.
+/// What is locked while a process uses the directory; it holds the process's number.
 const LOCK: &str = "lock";
-/// Most jobs in one transaction.
-const JOBS_PER_COMMIT: usize = 512;
-/// Most jobs that wait; whoever brings more waits too.
-const JOBS_WAITING_MAX: usize = 4_096;
-/// Connections that read.
+/// Connections that read, so many reads at once.
 const READERS: usize = 4;
-/// Prepared statements kept on each connection.
-const STATEMENTS_KEPT: usize = 64;
+/// How long a statement waits for another connection's lock: a backup or a checkpoint at most.
+const BUSY: Duration = Duration::from_secs(10);
+/// Prepared statements that a connection keeps.
+const STATEMENTS: usize = 256;
 
-mod migrations {
-    refinery::embed_migrations!("schemas/sql/sqlite");
-}
-
-/// Why the file did not do what it was asked.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum SqliteError {
-    /// Another process uses the directory.
-    #[error("the data directory {0} is in use by another Tidings")]
-    InUse(String),
-    /// The file cannot be used as it is: damaged, or of a newer version.
-    #[error("{0}")]
-    Unusable(String),
-    /// It cannot be read or written now: disk full, no permission, shutting down.
-    #[error("the data file cannot be used: {0}")]
-    Unavailable(String),
-    /// A row breaks a rule of the schema.
-    #[error("{0}")]
-    Refused(String),
-}
-
-impl SqliteError {
-    /// What to do about it.
-    pub fn help(&self) -> String {
-        match self {
-            Self::InUse(_) => {
-                "stop the other one, or choose another directory with tidings.data".to_owned()
-            }
-            Self::Unusable(_) => {
-                "restore it from a backup, or move the directory away to start over".to_owned()
-            }
-            Self::Unavailable(_) => {
-                "look at the disk's free space and the directory's permissions".to_owned()
-            }
-            Self::Refused(_) => "this is a fault of Tidings: please report it".to_owned(),
-        }
-    }
-
-    fn opening(path: &Path, error: &rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                Self::Unusable(format!("{} is damaged: {error}", path.display()))
-            }
-            _ => Self::Unavailable(format!("{}: {error}", path.display())),
-        }
-    }
-}
-
-impl From<rusqlite::Error> for SqliteError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
-                Self::Refused(error.to_string())
-            }
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-                Self::Unusable(format!("the data file is damaged: {error}"))
-            }
-            Some(_) => Self::Unavailable(error.to_string()),
-            None => Self::Refused(error.to_string()),
-        }
-    }
-}
-
-/// Work for the writer. `None`: it failed, and whoever brought it knows.
-type Job = Box<dyn FnOnce(&Connection) -> Option<Answer> + Send>;
-/// Tells the one who brought the job; called after the commit, or with why there was none.
-type Answer = Box<dyn FnOnce(Result<(), SqliteError>) + Send>;
-
-/// The open file.
+/// The shared file. Dropping it commits what was handed in, then closes it.
 #[derive(Debug)]
 pub struct Sqlite {
     path: PathBuf,
-    jobs: mpsc::SyncSender<Job>,
-    readers: tokio::sync::Semaphore,
-    idle: std::sync::Mutex<Vec<Connection>>,
-    // Held until the process ends; the operating system lets go of it even after a crash.
-    _lock: File,
+    writer: Writer,
+    readers: Arc<Readers>,
 }
 
 impl Sqlite {
-    /// Opens the file in `dir`, making both where they are missing, and brings the schema up to
-    /// date.
+    /// Opens `<dir>/tidings.sqlite`, which is made if need be and brought to this version's
+    /// schema. No other process can open it until this is dropped.
     ///
     /// # Errors
-    /// [`SqliteError`]: in use, damaged, of a newer version, or not writable.
+    /// [`SqliteError::InUse`] when another process holds the directory, [`SqliteError::Unusable`]
+    /// or [`SqliteError::Newer`] when the file is not for this version; all name the place, and
+    /// [`SqliteError::help`] says what to do.
     pub fn open(dir: &Path) -> Result<Arc<Self>, SqliteError> {
-        let unavailable =
-            |error: std::io::Error| SqliteError::Unavailable(format!("{}: {error}", dir.display()));
-        std::fs::create_dir_all(dir).map_err(unavailable)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join(LOCK))
-            .map_err(unavailable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(SqliteError::InUse(dir.display().to_string()));
-            }
-            Err(TryLockError::Error(error)) => return Err(unavailable(error)),
-        }
+        make_directory(dir)?;
+        let lock = lock(dir)?;
         let path = dir.join(FILE);
-        let mut writer =
-            Connection::open(&path).map_err(|error| SqliteError::opening(&path, &error))?;
-        prepare(&writer).map_err(|error| SqliteError::opening(&path, &error))?;
-        migrate(&mut writer, &path)?;
-        let (jobs, waiting) = mpsc::sync_channel(JOBS_WAITING_MAX);
-        std::thread::Builder::new()
-            .name("sqlite writer".to_owned())
-            .spawn(move || write_all(&writer, &waiting))
-            .map_err(unavailable)?;
+        let connection =
+            open_writing(&path).map_err(|error| SqliteError::opening(&path, &error))?;
+        let connection = schema::migrate(connection, &path)?;
         Ok(Arc::new(Self {
+            readers: Arc::new(Readers::new(path.clone())),
+            writer: Writer::start(connection, lock)?,
             path,
-            jobs,
-            readers: tokio::sync::Semaphore::new(READERS),
-            idle: std::sync::Mutex::new(Vec::new()),
-            _lock: lock,
         }))
     }
 
-    /// Runs `job` in a transaction, together with whatever else waits, and returns once it is on
-    /// disk. When `job` fails, nothing of it stays.
+    /// Runs `job` on the writing connection, inside a transaction that others may share, and
+    /// answers once it is on the disk. A job that fails is undone alone. Once accepted it is done
+    /// even if nobody waits for the answer any more.
     ///
     /// # Errors
-    /// The job's own, or that the commit failed.
-    pub async fn write<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, SqliteError> {
-        let (tell, told) = oneshot::channel();
-        let work: Job = Box::new(move |connection| {
-            let result = catch_unwind(AssertUnwindSafe(|| job(connection)))
-                .map_err(|_| SqliteError::Refused("the work on the data file panicked".to_owned()))
-                .and_then(|result| result.map_err(SqliteError::from));
-            // Whoever asked may have gone away, so that nobody is told.
-            match result {
-                Ok(value) => Some(Box::new(move |committed: Result<(), SqliteError>| {
-                    let _ = tell.send(committed.map(|()| value));
-                })),
-                Err(error) => {
-                    let _ = tell.send(Err(error));
-                    None
-                }
-            }
-        });
-        self.hand_over(work).await?;
-        told.await.unwrap_or_else(|_| Err(closed()))
+    /// Those of the job, and [`SqliteError::Unavailable`] when the commit failed.
+    pub(crate) async fn write<T, F>(&self, job: F) -> Result<T, SqliteError>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.writer.write(job).await
     }
 
-    /// Puts a job before the writer; waits without blocking the runtime while too many do.
-    async fn hand_over(&self, mut job: Job) -> Result<(), SqliteError> {
-        loop {
-            match self.jobs.try_send(job) {
-                Ok(()) => return Ok(()),
-                Err(mpsc::TrySendError::Full(back)) => {
-                    job = back;
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                Err(mpsc::TrySendError::Disconnected(_)) => return Err(closed()),
-            }
+    /// Runs `job` on a reading connection; all its statements see one state of the file.
+    ///
+    /// # Errors
+    /// Those of the job.
+    pub(crate) async fn read<T, F>(&self, job: F) -> Result<T, SqliteError>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let closed = |_| SqliteError::Unavailable("the file is being closed".to_owned());
+        let readers = Arc::clone(&self.readers);
+        let permit = Arc::clone(&readers.free).acquire_owned().await;
+        let permit = permit.map_err(closed)?;
+        tokio::task::spawn_blocking(move || {
+            let answer = readers.read(job);
+            drop(permit);
+            answer
+        })
+        .await
+        .map_err(|_| SqliteError::Refused("the read panicked".to_owned()))?
+    }
+
+    /// Writes a copy of the file, as it stands now, to `to`, which must not exist. The copy is
+    /// complete or not there; work goes on meanwhile.
+    ///
+    /// # Errors
+    /// Says why the copy could not be made.
+    pub async fn backup(&self, to: &Path) -> Result<(), SqliteError> {
+        let (from, to) = (self.path.clone(), to.to_owned());
+        tokio::task::spawn_blocking(move || copy(&from, &to))
+            .await
+            .map_err(|_| SqliteError::Refused("the backup panicked".to_owned()))?
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The reading connections, opened when they are first needed.
+#[derive(Debug)]
+struct Readers {
+    path: PathBuf,
+    free: Arc<Semaphore>,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            free: Arc::new(Semaphore::new(READERS)),
+            idle: Mutex::new(Vec::new()),
         }
     }
 
-    /// Runs `job` on a connection that reads what is committed.
-    ///
-    /// # Errors
-    /// The job's own, or that the file cannot be read.
-    pub async fn read<T: Send + 'static>(
-        self: &Arc<Self>,
-        job: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    fn read<T>(
+        &self,
+        job: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, SqliteError> {
-        let this = Arc::clone(self);
-        let _turn = self.readers.acquire().await.map_err(|_| closed())?;
-        let work = tokio::task::spawn_blocking(move || {
-            let idle = this
-                .idle
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .pop();
-            let connection = match idle {
-                Some(connection) => connection,
-                None => reader(&this.path)?,
-            };
-            let result = job(&connection).map_err(SqliteError::from);
-            let mut idle = this
-                .idle
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            idle.push(connection);
-            result
-        });
-        work.await.unwrap_or_else(|_| Err(closed()))
+        let idle = self.idle().pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => open_reading(&self.path)?,
+        };
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        let answer = job(&transaction)?;
+        transaction.commit()?;
+        // After an error the connection is dropped: a new one is cheap, a strange state is not.
+        self.idle().push(connection);
+        Ok(answer)
     }
 
-    /// Writes a copy of everything to `to`, while all else goes on.
-    ///
-    /// # Errors
-    /// When `to` exists already or cannot be written.
-    pub async fn backup(self: &Arc<Self>, to: &Path) -> Result<(), SqliteError> {
-        let to = to.to_string_lossy().into_owned();
-        self.read(move |connection| connection.execute("vacuum into ?1", [to]).map(|_| ()))
-            .await
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn closed() -> SqliteError {
-    SqliteError::Unavailable("the process is stopping".to_owned())
-}
-
-fn prepare(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    connection.pragma_update(None, "synchronous", "full")?;
-    connection.pragma_update(None, "foreign_keys", "on")?;
-    connection.pragma_update(None, "temp_store", "memory")?;
-    connection.pragma_update(None, "cache_size", -65_536)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    Ok(())
-}
-
-fn reader(path: &Path) -> Result<Connection, SqliteError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)
-        .map_err(|error| SqliteError::opening(path, &error))?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    Ok(connection)
-}
-
-fn migrate(writer: &mut Connection, path: &Path) -> Result<(), SqliteError> {
-    let runner = migrations::migrations::runner()
-        .set_abort_divergent(true)
-        .set_abort_missing(true);
-    runner.run(writer).map(|_| ()).map_err(|error| {
-        SqliteError::Unusable(format!(
-            "{} does not fit this version of Tidings ({error}); a newer version made it, or it is damaged",
-            path.display()
+fn make_directory(dir: &Path) -> Result<(), SqliteError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt;
+        builder.mode(0o700);
+    }
+    builder.create(dir).map_err(|error| {
+        SqliteError::Unavailable(format!(
+            "the data directory {} cannot be made: {error}",
+            dir.display()
         ))
     })
 }
 
-/// The writer's life: take what waits, commit it together, answer.
-fn write_all(connection: &Connection, waiting: &mpsc::Receiver<Job>) {
-    while let Ok(first) = waiting.recv() {
-        let mut answers = Vec::new();
-        let mut run = || -> rusqlite::Result<()> {
-            connection.execute_batch("begin immediate")?;
-            let more = waiting.try_iter().take(JOBS_PER_COMMIT - 1);
-            for job in std::iter::once(first).chain(more) {
-                connection.execute_batch("savepoint job")?;
-                match job(connection) {
-                    Some(answer) => answers.push(answer),
-                    None => connection.execute_batch("rollback to job")?,
-                }
-                connection.execute_batch("release job")?;
-            }
-            connection.execute_batch("commit")
-        };
-        let committed = run().map_err(SqliteError::from);
-        if committed.is_err() {
-            // A failed commit leaves the transaction open.
-            let _ = connection.execute_batch("rollback");
+/// Takes the directory for this process.
+fn lock(dir: &Path) -> Result<File, SqliteError> {
+    let path = dir.join(LOCK);
+    let fault = |error: std::io::Error| {
+        SqliteError::Unavailable(format!("{} cannot be locked: {error}", path.display()))
+    };
+    let mut file = private(OpenOptions::new().read(true).write(true).create(true))
+        .open(&path)
+        .map_err(fault)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Without the number the message is still of use.
+            let _ = file.take(20).read_to_string(&mut holder);
+            return Err(SqliteError::InUse {
+                dir: dir.to_owned(),
+                holder: holder.trim().parse().ok(),
+            });
         }
-        for answer in answers {
-            answer(committed.clone());
-        }
+        Err(TryLockError::Error(error)) => return Err(fault(error)),
     }
+    file.set_len(0).map_err(fault)?;
+    writeln!(file, "{}", std::process::id()).map_err(fault)?;
+    Ok(file)
+}
+
+/// What is kept concerns people: nobody else on the machine may read it.
+fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    options.truncate(false)
+}
+
+fn open_writing(path: &Path) -> Result<Connection, SqliteError> {
+    // SQLite gives the files beside it (-wal, -shm) the same mode.
+    private(OpenOptions::new().write(true).create(true))
+        .open(path)
+        .map_err(|error| SqliteError::Unavailable(error.to_string()))?;
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    settle(&connection)?;
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(SqliteError::Unavailable(
+            "the file system has no shared memory, as on a network share; use a local disk"
+                .to_owned(),
+        ));
+    }
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    Ok(connection)
+}
+
+fn open_reading(path: &Path) -> Result<Connection, SqliteError> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    settle(&connection)?;
+    Ok(connection)
+}
+
+fn settle(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "cache_size", -16_384)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), SqliteError> {
+    let fault = |error: std::io::Error| {
+        SqliteError::Unavailable(format!("the backup {} failed: {error}", to.display()))
+    };
+    if to.exists() {
+        return Err(SqliteError::Refused(format!(
+            "{} exists; name a file that does not",
+            to.display()
+        )));
+    }
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    // An empty file may be vacuumed into: so it has the right mode from the first byte.
+    private(OpenOptions::new().write(true).create(true))
+        .truncate(true)
+        .open(&partial)
+        .map_err(fault)?;
+    let copied = open_reading(from).and_then(|connection| {
+        connection.execute("vacuum into ?1", [partial.to_string_lossy()])?;
+        Ok(())
+    });
+    let kept = copied.and_then(|()| {
+        File::open(&partial)
+            .and_then(|file| file.sync_all())
+            .map_err(fault)?;
+        fs::rename(&partial, to).map_err(fault)
+    });
+    if kept.is_err() {
+        // What is left of it is of no use to anybody.
+        let _ = fs::remove_file(&partial);
+    }
+    kept
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn count(connection: &Connection) -> rusqlite::Result<i64> {
-        connection.query_row("select count(*) from inbox_count", [], |row| row.get(0))
-    }
-
-    fn insert(user: &str) -> impl FnOnce(&Connection) -> rusqlite::Result<usize> + Send + 'static {
-        let user = user.to_owned();
-        move |connection| connection.execute("insert into inbox_count (user) values (?1)", [user])
-    }
-
-    #[tokio::test]
-    async fn a_job_that_fails_or_panics_takes_nothing_else_with_it() {
+    /// A directory of its own for each test, and a table to play with.
+    async fn playground() -> (tempfile::TempDir, Arc<Sqlite>) {
         let dir = tempfile::tempdir().unwrap();
-        let sqlite = Sqlite::open(dir.path()).unwrap();
-        let (a, twice, panics, b) = tokio::join!(
-            sqlite.write(insert("a")),
-            sqlite.write(|connection| {
-                insert("half")(connection)?;
-                insert("half")(connection)
-            }),
-            sqlite.write(|connection| -> rusqlite::Result<()> {
-                insert("lost")(connection)?;
-                panic!("on purpose")
-            }),
-            sqlite.write(insert("b")),
-        );
-        assert!(a.is_ok() && b.is_ok());
-        assert!(matches!(twice, Err(SqliteError::Refused(_))), "{twice:?}");
-        assert!(matches!(panics, Err(SqliteError::Refused(_))), "{panics:?}");
-        assert_eq!(sqlite.read(count).await.unwrap(), 2);
+        let file = Sqlite::open(dir.path()).unwrap();
+        let table = "create table play (n integer primary key, text text not null)";
+        file.write(|to| to.execute(table, [])).await.unwrap();
+        (dir, file)
     }
 
-    #[tokio::test]
-    async fn a_directory_in_use_a_damaged_and_a_newer_file_are_refused_with_help() {
-        let dir = tempfile::tempdir().unwrap();
-        let sqlite = Sqlite::open(dir.path()).unwrap();
-        let error = Sqlite::open(dir.path()).unwrap_err();
-        assert!(matches!(error, SqliteError::InUse(_)), "{error}");
-        sqlite
-            .write(|connection| {
-                let newer =
-                    "insert into refinery_schema_history values (99, 'later', '2026-01-01T00:00:00Z', '1')";
-                connection.execute(newer, [])
-            })
+    async fn insert(file: &Sqlite, n: i64) -> Result<usize, SqliteError> {
+        file.write(move |to| to.execute("insert into play values (?1, 'x')", [n]))
             .await
-            .unwrap();
-        drop(sqlite);
-        let error = Sqlite::open(dir.path()).unwrap_err();
-        assert!(error.to_string().contains("newer version"), "{error}");
+    }
 
-        let damaged = tempfile::tempdir().unwrap();
-        std::fs::write(
-            damaged.path().join(FILE),
-            "this is no database, however you read it",
-        )
-        .unwrap();
-        let error = Sqlite::open(damaged.path()).unwrap_err();
-        assert!(matches!(error, SqliteError::Unusable(_)), "{error}");
-        assert!(error.help().contains("backup"));
+    async fn count(file: &Sqlite) -> i64 {
+        file.read(|from| from.query_row("select count(*) from play", [], |row| row.get(0)))
+            .await
+            .unwrap()
     }
 
     #[tokio::test]
-    async fn a_backup_holds_everything_and_overwrites_nothing() {
+    async fn a_write_that_fails_or_panics_is_undone_alone() {
+        let (_dir, file) = playground().await;
+        let mut writes = Vec::new();
+        for n in 0..100 {
+            let file = Arc::clone(&file);
+            writes.push(tokio::spawn(async move { insert(&file, n % 50).await }));
+        }
+        let panic = file.write(|to| -> rusqlite::Result<()> {
+            to.execute("insert into play values (1000, 'x')", [])?;
+            panic!("on purpose")
+        });
+        assert!(matches!(panic.await, Err(SqliteError::Refused(_))));
+        let mut refused = 0;
+        for write in writes {
+            if let Err(error) = write.await.unwrap() {
+                assert!(matches!(error, SqliteError::Refused(_)), "{error}");
+                refused += 1;
+            }
+        }
+        assert_eq!((refused, count(&file).await), (50, 50));
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_no_fault_of_the_row() {
+        let (_dir, file) = playground().await;
+        let full = file.write(|to| {
+            let pages: i64 = to.pragma_query_value(None, "page_count", |row| row.get(0))?;
+            to.pragma_update(None, "max_page_count", pages)?;
+            to.execute("insert into play values (1, hex(zeroblob(100000)))", [])
+        });
+        let full = full.await.unwrap_err();
+        assert!(matches!(full, SqliteError::Unavailable(_)), "{full}");
+        let room = file.write(|to| to.pragma_update(None, "max_page_count", 1 << 30));
+        room.await.unwrap();
+        insert(&file, 1).await.unwrap();
+        assert_eq!(count(&file).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_directory_has_one_process_and_keeps_what_was_written() {
+        let (dir, file) = playground().await;
+        insert(&file, 1).await.unwrap();
+        let second = Sqlite::open(dir.path()).unwrap_err().to_string();
+        assert!(
+            second.contains(&dir.path().display().to_string()),
+            "{second}"
+        );
+        assert!(second.contains(&std::process::id().to_string()), "{second}");
+        drop(file);
+        let file = Sqlite::open(dir.path()).unwrap();
+        assert_eq!(count(&file).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_backup_is_a_file_that_can_be_opened() {
+        let (dir, file) = playground().await;
+        insert(&file, 1).await.unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let to = elsewhere.path().join(FILE);
+        file.backup(&to).await.unwrap();
+        let again = file.backup(&to).await.unwrap_err();
+        assert!(matches!(again, SqliteError::Refused(_)), "{again}");
+        assert!(file.backup(&dir.path().join("no/such")).await.is_err());
+        let copy = Sqlite::open(elsewhere.path()).unwrap();
+        assert_eq!(count(&copy).await, 1);
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 4);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn nobody_else_on_the_machine_can_read_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let (dir, file) = playground().await;
+        let backup = dir.path().join("backup");
+        file.backup(&backup).await.unwrap();
+        for entry in fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{:?}", entry.path());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_broken_or_newer_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let sqlite = Sqlite::open(&dir.path().join("data")).unwrap();
-        sqlite.write(insert("a")).await.unwrap();
-        let copy = dir.path().join("copy.sqlite");
-        sqlite.backup(&copy).await.unwrap();
-        assert_eq!(count(&Connection::open(&copy).unwrap()).unwrap(), 1);
-        assert!(sqlite.backup(&copy).await.is_err());
+        fs::write(dir.path().join(FILE), "this is no database ".repeat(100)).unwrap();
+        let broken = Sqlite::open(dir.path()).unwrap_err();
+        assert!(matches!(broken, SqliteError::Unusable(_)), "{broken}");
+        assert!(broken.to_string().contains(FILE), "{broken}");
+
+        let (dir, file) = playground().await;
+        let later = file.write(|to| to.pragma_update(None, "user_version", 99));
+        later.await.unwrap();
+        drop(file);
+        let newer = Sqlite::open(dir.path()).unwrap_err();
+        assert!(
+            matches!(newer, SqliteError::Newer { needed: 99, .. }),
+            "{newer}"
+        );
     }
 }
