@@ -18,4 +18,6 @@ pub struct Services {
     pub data: PathBuf,
     /// Development mode: nothing needs to be configured.
     pub development: bool,
+    /// One process on one file: what would need a service of its own may use a folder instead.
+    pub embedded: bool,
 }
