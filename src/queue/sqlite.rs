@@ -307,3 +307,256 @@ impl Queue for SqliteQueue {
         self.0.write(move |c| rows::purge(c, &key)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::queue::ALONE_AFTER_RETURNS;
+    use crate::queue::DEAD;
+    use crate::queue::DELIVERY_LIMIT;
+    use crate::queue::Received;
+    use crate::topology::CHUNKS;
+    use crate::topology::SUBMISSIONS;
+    use crate::topology::queues;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    struct File {
+        sqlite: Arc<Sqlite>,
+        _dir: tempfile::TempDir,
+    }
+
+    impl File {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let sqlite = Sqlite::open(dir.path()).unwrap();
+            Self { sqlite, _dir: dir }
+        }
+
+        /// As another process would open it.
+        fn queue(&self) -> SqliteQueue {
+            SqliteQueue::with_limit(Arc::clone(&self.sqlite), &queues(&[]), 5)
+        }
+    }
+
+    fn messages(key: &str, count: usize) -> Vec<Message> {
+        (0..count)
+            .map(|n| Message::new(key, n.to_string(), "body"))
+            .collect()
+    }
+
+    async fn consumer(queue: &SqliteQueue, lanes: &[&str]) -> Box<dyn Consumer> {
+        let lanes = lanes.iter().map(|lane| (*lane).to_owned()).collect();
+        queue.consumer(lanes).await.unwrap()
+    }
+
+    async fn take(consumer: &mut Box<dyn Consumer>, max: usize) -> Vec<Received> {
+        timeout(PATIENCE, consumer.take(max))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    fn ids(taken: &[Received]) -> Vec<&str> {
+        taken.iter().map(|one| one.id.as_str()).collect()
+    }
+
+    /// As if the message `id` had been handed out so often.
+    async fn handed(file: &File, id: &str, times: u32) {
+        let id = id.to_owned();
+        let set = "update message set handed = ?2 where message_id = ?1";
+        let set = move |c: &Connection| c.execute(set, rusqlite::params![id, times]);
+        assert_eq!(file.sqlite.write(set).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_producers_and_takes_them_again_when_there_is_room() {
+        let file = File::new();
+        let queue = file.queue();
+        queue.publish(messages(SUBMISSIONS, 3)).await.unwrap();
+        let refused = queue.publish(messages(SUBMISSIONS, 3)).await.unwrap_err();
+        assert!(
+            matches!(&refused, QueueError::Full { key, .. } if key == SUBMISSIONS),
+            "{refused}"
+        );
+        queue.publish(messages(SUBMISSIONS, 2)).await.unwrap();
+        queue.publish(messages(SUBMISSIONS, 1)).await.unwrap_err();
+
+        let mut intake = consumer(&queue, &[SUBMISSIONS]).await;
+        assert_eq!(take(&mut intake, 9).await.len(), 5);
+        tokio::time::sleep(RECOUNT).await;
+        queue.publish(messages(SUBMISSIONS, 5)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn workers_are_never_refused() {
+        let file = File::new();
+        let queue = file.queue();
+        queue.publish(messages(CHUNKS, 20)).await.unwrap();
+        queue.publish(messages(SUBMISSIONS, 5)).await.unwrap();
+        let mut intake = consumer(&queue, &[SUBMISSIONS]).await;
+        let taken = take(&mut intake, 9).await;
+        queue.publish(messages(SUBMISSIONS, 5)).await.unwrap_err();
+        tokio::time::sleep(RECOUNT).await;
+        queue.publish(messages(SUBMISSIONS, 5)).await.unwrap();
+        let again = taken.into_iter().map(|one| one.retry(Duration::ZERO));
+        intake.finish(again.collect()).await.unwrap();
+        assert_eq!(queue.purge(SUBMISSIONS).await.unwrap(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_suspect_is_handed_out_alone_and_the_others_do_not_share_its_fate() {
+        let file = File::new();
+        let queue = file.queue();
+        queue.publish(messages(CHUNKS, 5)).await.unwrap();
+        handed(&file, "2", ALONE_AFTER_RETURNS).await;
+        let mut chunks = consumer(&queue, &[CHUNKS]).await;
+        assert_eq!(ids(&take(&mut chunks, 9).await), ["0", "1"]);
+        assert_eq!(ids(&take(&mut chunks, 9).await), ["2"]);
+        assert_eq!(ids(&take(&mut chunks, 9).await), ["3", "4"]);
+    }
+
+    #[tokio::test]
+    async fn a_suspect_in_the_slow_lane_is_not_kept_waiting_by_the_fast_one() {
+        let file = File::new();
+        let queue = file.queue();
+        queue.publish(messages(CHUNKS, 50)).await.unwrap();
+        let slow = vec![Message::new(DEAD, "suspect", "body")];
+        queue.publish(slow).await.unwrap();
+        handed(&file, "suspect", ALONE_AFTER_RETURNS).await;
+        let mut both = consumer(&queue, &[CHUNKS, DEAD]).await;
+        assert_eq!(take(&mut both, 10).await.len(), 10);
+        assert_eq!(ids(&take(&mut both, 10).await), ["suspect"]);
+        assert_eq!(take(&mut both, 10).await.len(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_spent_message_is_buried_on_the_way_to_the_others() {
+        let file = File::new();
+        let queue = file.queue();
+        queue.publish(messages(CHUNKS, 3)).await.unwrap();
+        handed(&file, "0", DELIVERY_LIMIT + 1).await;
+        handed(&file, "1", DELIVERY_LIMIT).await;
+        let mut dead = consumer(&queue, &[DEAD]).await;
+        let mut chunks = consumer(&queue, &[CHUNKS]).await;
+        assert_eq!(ids(&take(&mut chunks, 1).await), ["1"]);
+        assert_eq!(ids(&take(&mut dead, 9).await), ["0"]);
+        assert_eq!(ids(&take(&mut chunks, 9).await), ["2"]);
+    }
+
+    #[tokio::test]
+    async fn the_dead_do_not_die_again() {
+        let file = File::new();
+        let queue = file.queue();
+        queue.publish(messages(DEAD, 1)).await.unwrap();
+        handed(&file, "0", DELIVERY_LIMIT * 2).await;
+        let mut dead = consumer(&queue, &[DEAD]).await;
+        assert_eq!(take(&mut dead, 1).await[0].returns, DELIVERY_LIMIT * 2);
+    }
+
+    #[tokio::test]
+    async fn large_bodies_come_in_portions() {
+        let file = File::new();
+        let queue = file.queue();
+        let large = vec![0; 6 << 20];
+        let large = (0..5).map(|n| Message::new(CHUNKS, n.to_string(), large.clone()));
+        queue.publish(large.collect()).await.unwrap();
+        let mut chunks = consumer(&queue, &[CHUNKS]).await;
+        assert_eq!(ids(&take(&mut chunks, 9).await), ["0", "1", "2"]);
+        assert_eq!(ids(&take(&mut chunks, 9).await), ["3", "4"]);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_publisher_leaves_nobody_asleep() {
+        let file = File::new();
+        let queue = file.queue();
+        let mut chunks = consumer(&queue, &[CHUNKS]).await;
+        let publish = queue.publish(messages(CHUNKS, 1));
+        let (taken, ()) = tokio::join!(take(&mut chunks, 9), async {
+            // Polled once: the job is with the writer, and nobody waits for its answer.
+            let _ = futures::poll!(std::pin::pin!(publish));
+        });
+        assert_eq!(ids(&taken), ["0"]);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_take_of_many_serves_takes_of_few() {
+        let file = File::new();
+        let queue = file.queue();
+        queue.publish(messages(CHUNKS, 5)).await.unwrap();
+        let mut chunks = consumer(&queue, &[CHUNKS]).await;
+        let _ = futures::poll!(std::pin::pin!(chunks.take(9)));
+        assert_eq!(ids(&take(&mut chunks, 2).await), ["0", "1"]);
+        assert_eq!(ids(&take(&mut chunks, 2).await), ["2", "3"]);
+        assert_eq!(ids(&take(&mut chunks, 2).await), ["4"]);
+    }
+
+    #[tokio::test]
+    async fn one_word_wakes_as_many_consumers_as_there_is_work_for() {
+        let file = File::new();
+        let queue = file.queue();
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let mut chunks = consumer(&queue, &[CHUNKS]).await;
+            waiting.spawn(async move {
+                let taken = take(&mut chunks, 1).await;
+                // Kept, or what is in hand would come again to another.
+                (ids(&taken)[0].to_owned(), chunks)
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        queue.publish(messages(CHUNKS, 4)).await.unwrap();
+        let taken = timeout(PATIENCE, waiting.join_all()).await.unwrap();
+        let mut ids: Vec<_> = taken.into_iter().map(|(id, _)| id).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, ["0", "1", "2", "3"]);
+    }
+
+    #[tokio::test]
+    async fn a_delayed_message_finds_another_consumer_when_the_first_is_busy() {
+        let file = File::new();
+        let queue = file.queue();
+        let mut late = messages(CHUNKS, 1);
+        late[0].delay = Some(Duration::from_millis(100));
+        let mut busy = consumer(&queue, &[CHUNKS]).await;
+        let mut idle = consumer(&queue, &[CHUNKS]).await;
+        let idle = tokio::spawn(async move { ids(&take(&mut idle, 1).await)[0].to_owned() });
+        assert!(
+            timeout(Duration::from_millis(20), busy.take(1))
+                .await
+                .is_err()
+        );
+        queue.publish(late).await.unwrap();
+        assert_eq!(timeout(PATIENCE, idle).await.unwrap().unwrap(), "0");
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_queue_that_is_no_longer_configured_is_still_counted() {
+        let file = File::new();
+        let before = SqliteQueue::new(Arc::clone(&file.sqlite), &queues(&["pigeon".to_owned()]));
+        before.publish(messages("deliver.pigeon", 2)).await.unwrap();
+        let depths = file.queue().depths().await.unwrap();
+        let pigeon = depths.iter().find(|one| one.key == "deliver.pigeon");
+        assert_eq!(pigeon.map(|one| one.ready), Some(2));
+    }
+
+    #[tokio::test]
+    async fn consumers_are_counted_while_they_live() {
+        let file = File::new();
+        let queue = file.queue();
+        let first = consumer(&queue, &[CHUNKS, DEAD]).await;
+        let second = consumer(&queue, &[CHUNKS]).await;
+        let count = async || -> Vec<u64> {
+            let depths = queue.depths().await.unwrap();
+            let of = |key: &str| depths.iter().find(|one| one.key == key).unwrap().consumers;
+            vec![of(CHUNKS), of(DEAD), of(SUBMISSIONS)]
+        };
+        assert_eq!(count().await, [2, 1, 0]);
+        drop(first);
+        assert_eq!(count().await, [1, 0, 0]);
+        drop(second);
+        assert_eq!(count().await, [0, 0, 0]);
+    }
+}
