@@ -171,25 +171,28 @@ impl RabbitQueue {
         }
     }
 
-    /// How many wait in a queue and how many take from it; `None` if there is no such queue.
-    async fn depth(&self, key: &str) -> Result<Option<Depth>, QueueError> {
-        // A question about a queue that is missing closes its channel.
-        let channel = self.consuming.clone().live_soon().await?.channel().await?;
-        let asked = channel.queue_declare(
-            short(&self.topology.name(key)),
-            QueueDeclareOptions::durable().passive(),
-            FieldTable::default(),
-        );
-        match within(asked).await {
-            Ok(queue) => Ok(Some(Depth {
-                key: key.to_owned(),
-                ready: queue.message_count().into(),
-                consumers: queue.consumer_count().into(),
-                oldest: None,
-            })),
-            Err(QueueError::Topology(_)) => Ok(None),
-            Err(error) => Err(error),
+    /// How many wait in each of these queues and how many take from it; nothing of a queue that
+    /// does not exist.
+    async fn ask(&self, keys: impl Iterator<Item = &str>) -> Result<Vec<Depth>, QueueError> {
+        let live = self.consuming.clone().live_soon().await?;
+        let mut channel = live.channel().await?;
+        let mut depths = Vec::new();
+        for key in keys {
+            let name = short(&self.topology.name(key));
+            let passive = QueueDeclareOptions::durable().passive();
+            match within(channel.queue_declare(name, passive, FieldTable::default())).await {
+                Ok(queue) => depths.push(Depth {
+                    key: key.to_owned(),
+                    ready: queue.message_count().into(),
+                    consumers: queue.consumer_count().into(),
+                    oldest: None,
+                }),
+                // The broker closes the channel over it.
+                Err(QueueError::Topology(_)) => channel = live.channel().await?,
+                Err(error) => return Err(error),
+            }
         }
+        Ok(depths)
     }
 }
 
@@ -209,6 +212,14 @@ impl Queue for RabbitQueue {
     }
 
     async fn consumer(&self, lanes: Vec<String>) -> Result<Box<dyn Consumer>, QueueError> {
+        let there = self.ask(lanes.iter().map(String::as_str)).await?;
+        if let Some(missing) = lanes
+            .iter()
+            .find(|lane| there.iter().all(|depth| depth.key != **lane))
+        {
+            let name = self.topology.name(missing);
+            return Err(QueueError::Topology(format!("there is no queue `{name}`")));
+        }
         Ok(Box::new(RabbitConsumer::start(
             lanes,
             &self.consuming,
@@ -229,13 +240,10 @@ impl Queue for RabbitQueue {
     }
 
     async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
-        let mut depths = Vec::new();
-        for spec in &self.topology.queues {
-            depths.extend(self.depth(&spec.key).await?);
-        }
-        // Nothing is ever there, or somebody must look at it.
-        let unreadable = self.depth(topology::UNREADABLE).await?;
-        depths.extend(unreadable.filter(|depth| 0 < depth.ready));
+        let keys = self.topology.queues.iter().map(|spec| spec.key.as_str());
+        let mut depths = self.ask(keys.chain([topology::UNREADABLE])).await?;
+        // Nothing is ever in there, or somebody must look at it.
+        depths.retain(|depth| depth.key != topology::UNREADABLE || 0 < depth.ready);
         Ok(depths)
     }
 

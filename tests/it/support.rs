@@ -1,1 +1,4 @@
-//! (in the making)
+//! What several integration tests need.
+
+#[cfg(feature = "rabbitmq")]
+pub(crate) mod rabbitmq;

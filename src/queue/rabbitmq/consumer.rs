@@ -36,7 +36,7 @@ use crate::queue::Received;
 /// How long company is waited for once several messages came.
 const LINGER: Duration = Duration::from_millis(2);
 /// While several lanes have work, so many of the first for one of each other.
-const FAVOUR: usize = 4;
+pub(super) const FAVOUR: usize = 4;
 /// Waits between tries to publish what follows.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest of them.
@@ -66,6 +66,8 @@ pub(super) struct RabbitConsumer {
     parcels: mpsc::UnboundedReceiver<Parcel>,
     suspects: VecDeque<Received>,
     holding: bool,
+    /// Where in the round of lanes the next message is picked.
+    round: usize,
     in_hand: HashSet<Receipt>,
     publisher: Publisher,
     faults: Arc<Faults>,
@@ -111,6 +113,7 @@ impl RabbitConsumer {
             parcels,
             suspects: VecDeque::new(),
             holding: false,
+            round: 0,
             in_hand: HashSet::new(),
             publisher,
             faults: Arc::clone(faults),
@@ -183,16 +186,14 @@ impl RabbitConsumer {
         self.holding || self.lanes.iter().map(window).sum::<usize>() <= self.waiting()
     }
 
-    /// Up to `max` of what waits: four of the first lane for one of each other. A suspect only
-    /// when it is alone.
+    /// Up to `max` of what waits, lane by lane in rounds. A suspect only when it is alone.
     fn pick(&mut self, max: usize) -> Vec<Received> {
         let mut batch = Vec::new();
-        while batch.len() < max && 0 < self.waiting() {
-            for (at, lane) in self.lanes.iter_mut().enumerate() {
-                let share = if at == 0 { FAVOUR } else { 1 };
-                let share = share.min(max - batch.len()).min(lane.waiting.len());
-                batch.extend(lane.waiting.drain(..share));
-            }
+        while batch.len() < max {
+            let Some(message) = self.pick_one() else {
+                break;
+            };
+            batch.push(message);
         }
         let alone = self.holding && self.lanes.iter().all(|lane| lane.held);
         if batch.is_empty() && alone && self.in_hand.is_empty() {
@@ -200,6 +201,30 @@ impl RabbitConsumer {
         }
         self.in_hand.extend(batch.iter().map(|one| one.receipt));
         batch
+    }
+
+    /// A round takes four of the first lane, then one of each other; who has none is passed by.
+    fn pick_one(&mut self) -> Option<Received> {
+        let steps = FAVOUR + self.lanes.len() - 1;
+        for _ in 0..steps {
+            let lane = (self.round + 1).saturating_sub(FAVOUR);
+            self.round = (self.round + 1) % steps;
+            if let Some(message) = self.lanes[lane].waiting.pop_front() {
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    /// A caller that wants more while its hand is full would wait for ever on a window that
+    /// grows only by what is finished.
+    fn widen(&self) {
+        for (at, lane) in self.lanes.iter().enumerate() {
+            let in_hand = self.in_hand.iter().filter(|one| one.lane == at).count();
+            if 0 < in_hand && lane.shared.window.load(Ordering::Relaxed) <= in_hand {
+                let _ = lane.commands.send(Command::Widen(in_hand * 2));
+            }
+        }
     }
 
     /// Publishes what follows; acknowledges what is safe and returns the rest, with the reason.
@@ -281,6 +306,9 @@ impl Consumer for RabbitConsumer {
             let batch = self.pick(max);
             if !batch.is_empty() {
                 return Ok(batch);
+            }
+            if !self.holding {
+                self.widen();
             }
             match self.parcels.recv().await {
                 Some(parcel) => self.accept(parcel),

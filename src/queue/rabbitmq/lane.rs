@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
 use super::Faults;
+use super::consumer::FAVOUR;
 use super::consumer::Shared;
 use super::link::Link;
 use super::link::Live;
@@ -33,6 +34,8 @@ use crate::queue::Received;
 
 /// Most messages in hand of one lane.
 const WINDOW_MAX: usize = 256;
+/// A window may grow so far even for a caller that takes fewer at a time.
+const WINDOW_MIN: usize = 16;
 /// Wait after the broker took the queue or the channel away.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Bits of a receipt for the broker's tag; the others are for the epoch.
@@ -42,6 +45,8 @@ const TAG_BITS: u32 = 44;
 pub(super) enum Command {
     /// These are finished; tells when that is written.
     Acknowledge(Vec<u64>, oneshot::Sender<()>),
+    /// The hand is full and more is wanted: make room for so many.
+    Widen(usize),
     /// Take no more, and say when nothing more comes.
     Hold,
     /// Take again, beginning with one.
@@ -159,6 +164,11 @@ impl Lane {
                             self.grow(&mut open).await?;
                         }
                     }
+                    Some(Command::Widen(window)) => {
+                        if !*held && open.window < window {
+                            self.widen(&mut open, window).await?;
+                        }
+                    }
                     Some(Command::Hold) => {
                         *held = true;
                         self.cancel(&mut open).await?;
@@ -229,17 +239,23 @@ impl Lane {
     /// Doubles the window once it was used up. The broker takes a new one only for a new
     /// consumer.
     async fn grow(&self, open: &mut Open) -> Result<(), QueueError> {
-        let limit = self
-            .shared
-            .wanted
-            .load(Ordering::Relaxed)
-            .clamp(1, WINDOW_MAX);
+        let wanted = self.shared.wanted.load(Ordering::Relaxed);
+        let mut limit = wanted.clamp(WINDOW_MIN, WINDOW_MAX);
+        if self.lane != 0 {
+            // Where work is quicker than the broker, what each lane has in flight decides.
+            limit /= FAVOUR;
+        }
         if open.window < limit && open.window <= open.progress {
-            open.window = (open.window * 2).min(limit);
-            self.cancel(open).await?;
-            self.consume(open).await?;
+            let window = (open.window * 2).min(limit);
+            self.widen(open, window).await?;
         }
         Ok(())
+    }
+
+    async fn widen(&self, open: &mut Open, window: usize) -> Result<(), QueueError> {
+        open.window = window;
+        self.cancel(open).await?;
+        self.consume(open).await
     }
 
     async fn acknowledge(&self, open: &mut Open, tags: &[u64]) -> Result<(), QueueError> {
@@ -289,7 +305,7 @@ async fn gone(
     while let Some(order) = orders.recv().await {
         match order {
             // Of a connection that is gone.
-            Command::Acknowledge(..) => {}
+            Command::Acknowledge(..) | Command::Widen(_) => {}
             Command::Hold => {
                 *held = true;
                 let _ = out.send(Parcel::Held(lane));
