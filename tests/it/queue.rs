@@ -11,6 +11,8 @@ use tidings::queue::Queue;
 use tidings::topology;
 use tidings::topology::QueueSpec;
 
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod suite;

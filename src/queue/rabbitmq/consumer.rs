@@ -49,8 +49,6 @@ pub(super) struct Shared {
     pub(super) epoch: AtomicU64,
     /// How many messages may be in hand.
     pub(super) window: AtomicUsize,
-    /// How many are wanted at most.
-    pub(super) wanted: AtomicUsize,
 }
 
 struct Handle {
@@ -58,6 +56,8 @@ struct Handle {
     commands: mpsc::UnboundedSender<Command>,
     waiting: VecDeque<Received>,
     held: bool,
+    /// Messages of this lane were finished, so more may be on their way.
+    flows: bool,
 }
 
 /// The lanes of one kind of work.
@@ -106,6 +106,7 @@ impl RabbitConsumer {
                 commands,
                 waiting: VecDeque::new(),
                 held: false,
+                flows: false,
             }
         };
         Self {
@@ -190,7 +191,7 @@ impl RabbitConsumer {
     fn pick(&mut self, max: usize) -> Vec<Received> {
         let mut batch = Vec::new();
         while batch.len() < max {
-            let Some(message) = self.pick_one() else {
+            let Some(message) = self.pick_one(!batch.is_empty()) else {
                 break;
             };
             batch.push(message);
@@ -203,17 +204,54 @@ impl RabbitConsumer {
         batch
     }
 
-    /// A round takes four of the first lane, then one of each other; who has none is passed by.
-    fn pick_one(&mut self) -> Option<Received> {
+    /// The lane whose turn it is: in a round, four times the first, then each other once.
+    fn turn(&self) -> usize {
+        (self.round + 1).saturating_sub(FAVOUR)
+    }
+
+    /// One message by turns. A lane that has none is passed by, unless more of it is on its way
+    /// and there is something to work on meanwhile: where work is quicker than the broker, the
+    /// others would otherwise take its turns.
+    fn pick_one(&mut self, busy: bool) -> Option<Received> {
         let steps = FAVOUR + self.lanes.len() - 1;
         for _ in 0..steps {
-            let lane = (self.round + 1).saturating_sub(FAVOUR);
+            let turn = self.turn();
+            let lane = &mut self.lanes[turn];
+            let message = lane.waiting.pop_front();
+            if message.is_none() && lane.flows && busy {
+                return None;
+            }
             self.round = (self.round + 1) % steps;
-            if let Some(message) = self.lanes[lane].waiting.pop_front() {
-                return Some(message);
+            if message.is_some() {
+                return message;
             }
         }
         None
+    }
+
+    /// Waits a little for the lane whose turn it is, or for company, where there is hope.
+    async fn linger(&mut self, max: usize) {
+        let until = Instant::now() + LINGER;
+        loop {
+            let lane = &self.lanes[self.turn()];
+            let turn_comes = lane.flows && lane.waiting.is_empty();
+            let company_comes = 1 < self.waiting() && self.waiting() < max && !self.is_exhausted();
+            if self.waiting() == 0 || self.holding || !(turn_comes || company_comes) {
+                return;
+            }
+            match timeout_at(until, self.parcels.recv()).await {
+                Ok(Some(parcel)) => {
+                    self.accept(parcel);
+                    self.settle();
+                }
+                _ => {
+                    for lane in &mut self.lanes {
+                        lane.flows &= !lane.waiting.is_empty();
+                    }
+                    return;
+                }
+            }
+        }
     }
 
     /// A caller that wants more while its hand is full would wait for ever on a window that
@@ -263,13 +301,14 @@ impl RabbitConsumer {
 
     async fn acknowledge(&mut self, receipts: Vec<Receipt>) {
         let mut written = Vec::new();
-        for (at, lane) in self.lanes.iter().enumerate() {
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
             let tags: Vec<u64> = receipts
                 .iter()
                 .filter(|receipt| receipt.lane == at)
                 .map(|receipt| receipt.tag)
                 .collect();
             if !tags.is_empty() {
+                lane.flows = true;
                 let (done, written_here) = oneshot::channel();
                 let _ = lane.commands.send(Command::Acknowledge(tags, done));
                 written.push(written_here);
@@ -288,21 +327,9 @@ impl RabbitConsumer {
 #[async_trait]
 impl Consumer for RabbitConsumer {
     async fn take(&mut self, max: usize) -> Result<Vec<Received>, QueueError> {
-        for lane in &self.lanes {
-            lane.shared.wanted.store(max.max(1), Ordering::Relaxed);
-        }
         loop {
             self.settle();
-            if 1 < self.waiting() {
-                let until = Instant::now() + LINGER;
-                while self.waiting() < max && !self.is_exhausted() {
-                    let Ok(Some(parcel)) = timeout_at(until, self.parcels.recv()).await else {
-                        break;
-                    };
-                    self.accept(parcel);
-                    self.settle();
-                }
-            }
+            self.linger(max).await;
             let batch = self.pick(max);
             if !batch.is_empty() {
                 return Ok(batch);

@@ -17,6 +17,7 @@ use lapin::options::BasicQosOptions;
 use lapin::types::FieldTable;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Faults;
 use super::consumer::FAVOUR;
@@ -34,8 +35,9 @@ use crate::queue::Received;
 
 /// Most messages in hand of one lane.
 const WINDOW_MAX: usize = 256;
-/// A window may grow so far even for a caller that takes fewer at a time.
-const WINDOW_MIN: usize = 16;
+/// Only a window that is worked off within this grows: what is in hand is little more than so
+/// much work, and other workers get their share of the rest.
+const BRISK: Duration = Duration::from_secs(1);
 /// Wait after the broker took the queue or the channel away.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Bits of a receipt for the broker's tag; the others are for the epoch.
@@ -93,8 +95,9 @@ struct Open {
     stream: Option<lapin::Consumer>,
     unfinished: BTreeSet<u64>,
     window: usize,
-    /// Finished since the window last grew.
+    /// Finished since the window was last looked at, and when that was.
     progress: usize,
+    since: Instant,
 }
 
 impl Lane {
@@ -141,6 +144,7 @@ impl Lane {
             unfinished: BTreeSet::new(),
             window: 1,
             progress: 0,
+            since: Instant::now(),
         };
         if *held {
             self.say_held();
@@ -171,7 +175,8 @@ impl Lane {
                     }
                     Some(Command::Hold) => {
                         *held = true;
-                        self.cancel(&mut open).await?;
+                        let stream = open.stream.take();
+                        self.cancel(&mut open, stream).await?;
                         self.say_held();
                     }
                     Some(Command::Resume) => {
@@ -209,7 +214,6 @@ impl Lane {
     }
 
     async fn consume(&self, open: &mut Open) -> Result<(), QueueError> {
-        open.progress = 0;
         self.shared.window.store(open.window, Ordering::Relaxed);
         let window = u16::try_from(open.window).unwrap_or(u16::MAX);
         within(open.channel.basic_qos(window, BasicQosOptions::default())).await?;
@@ -223,9 +227,13 @@ impl Lane {
         Ok(())
     }
 
-    /// Ends the consumer and brings what was still on its way.
-    async fn cancel(&self, open: &mut Open) -> Result<(), QueueError> {
-        let Some(mut stream) = open.stream.take() else {
+    /// Ends a consumer and brings what was still on its way.
+    async fn cancel(
+        &self,
+        open: &mut Open,
+        stream: Option<lapin::Consumer>,
+    ) -> Result<(), QueueError> {
+        let Some(mut stream) = stream else {
             return Ok(());
         };
         let options = BasicCancelOptions::default();
@@ -236,26 +244,35 @@ impl Lane {
         Ok(())
     }
 
-    /// Doubles the window once it was used up. The broker takes a new one only for a new
-    /// consumer.
+    /// Doubles the window once it was worked off briskly. The broker takes a new one only for a
+    /// new consumer.
     async fn grow(&self, open: &mut Open) -> Result<(), QueueError> {
-        let wanted = self.shared.wanted.load(Ordering::Relaxed);
-        let mut limit = wanted.clamp(WINDOW_MIN, WINDOW_MAX);
-        if self.lane != 0 {
-            // Where work is quicker than the broker, what each lane has in flight decides.
-            limit /= FAVOUR;
+        if open.progress < open.window {
+            return Ok(());
         }
-        if open.window < limit && open.window <= open.progress {
-            let window = (open.window * 2).min(limit);
+        let brisk = open.since.elapsed() < BRISK;
+        open.progress = 0;
+        open.since = Instant::now();
+        // Where work is quicker than the broker, what each lane has in flight decides how many
+        // come of it.
+        let limit = if self.lane == 0 {
+            WINDOW_MAX
+        } else {
+            WINDOW_MAX / FAVOUR
+        };
+        let window = (open.window * 2).min(limit);
+        if brisk && open.window < window {
             self.widen(open, window).await?;
         }
         Ok(())
     }
 
     async fn widen(&self, open: &mut Open, window: usize) -> Result<(), QueueError> {
+        // The new one first, so that the lane does not run dry meanwhile.
+        let old = open.stream.take();
         open.window = window;
-        self.cancel(open).await?;
-        self.consume(open).await
+        self.consume(open).await?;
+        self.cancel(open, old).await
     }
 
     async fn acknowledge(&self, open: &mut Open, tags: &[u64]) -> Result<(), QueueError> {

@@ -28,8 +28,9 @@ const ON_ITS_WAY: Duration = Duration::from_millis(50);
 
 /// The broker that all tests share.
 pub(crate) fn shared_url() -> String {
-    std::env::var("AMQP_URL")
-        .expect("AMQP_URL is not set: start the tests by tests/run, or leave these out by --embedded")
+    std::env::var("AMQP_URL").expect(
+        "AMQP_URL is not set: start the tests by tests/run, or leave these out by --embedded",
+    )
 }
 
 /// Settings for a test of its own on a broker: no other test has its prefix.
@@ -68,7 +69,10 @@ pub(crate) async fn remove(settings: &RabbitSettings) {
     let prefix = &settings.prefix;
     let waits: Vec<String> = settings.steps.iter().map(|step| wait(*step)).collect();
     let work = settings.queues.iter().map(|spec| spec.key.clone());
-    for key in work.chain(["dead.unreadable".to_owned()]).chain(waits.clone()) {
+    for key in work
+        .chain(["dead.unreadable".to_owned()])
+        .chain(waits.clone())
+    {
         let name = format!("{prefix}.{key}");
         let options = QueueDeleteOptions::default();
         channel.queue_delete(name.into(), options).await.unwrap();
@@ -138,9 +142,12 @@ impl Broker {
                 eprintln!("skipped: RabbitMQ is not installed here, so there is none to kill");
                 return None;
             }
-            let parent = std::env::var_os("TIDINGS_TEST_DIR")
-                .map_or_else(std::env::temp_dir, PathBuf::from);
-            let dir = parent.join(format!("tidings-rabbitmq-{}", uuid::Uuid::new_v4().simple()));
+            let parent =
+                std::env::var_os("TIDINGS_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+            let dir = parent.join(format!(
+                "tidings-rabbitmq-{}",
+                uuid::Uuid::new_v4().simple()
+            ));
             let url = servers(&["new", "rabbitmq", &dir.to_string_lossy()]);
             Some(Self { dir, url })
         })
