@@ -2,3 +2,4 @@
 
 #[cfg(feature = "rabbitmq")]
 pub(crate) mod rabbitmq;
+pub(crate) mod smtp;
