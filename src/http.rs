@@ -95,6 +95,18 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// Refuses a query: the route takes no parameters.
+///
+/// # Errors
+/// 400 in the peer's words.
+pub fn no_query(uri: &http::Uri) -> Result<(), HttpError> {
+    let query = uri.query().unwrap_or("").as_bytes();
+    match url::form_urlencoded::parse(query).next() {
+        None => Ok(()),
+        Some((name, _)) => Err(HttpError::unknown_parameter(&name)),
+    }
+}
+
 /// Reads a JSON body of at most `limit` bytes.
 ///
 /// # Errors

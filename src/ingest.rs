@@ -31,6 +31,7 @@ use self::wish::Wish;
 use crate::auth::Principal;
 use crate::http::Caller;
 use crate::http::HttpError;
+use crate::http::no_query;
 use crate::http::read_json;
 use crate::notification::REPEAT_PREFIX;
 use crate::queue::Message;
@@ -119,6 +120,7 @@ async fn accept(
     caller: Caller,
     request: Request,
 ) -> Result<(Accepted, Wish), HttpError> {
+    no_query(request.uri())?;
     let wish = Wish::read(request.headers(), parts.wait)?;
     let body = read_json(request, parts.body_limit).await?;
     let draft = Draft::parse(&body)?;

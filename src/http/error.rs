@@ -63,6 +63,11 @@ impl HttpError {
         }
     }
 
+    /// 400: there is no such query parameter.
+    pub fn unknown_parameter(name: &str) -> Self {
+        Self::input(format!("Unknown query parameter '{name}'"))
+    }
+
     /// 400: the body is larger than `limit` bytes.
     pub fn too_large(limit: usize) -> Self {
         Self::input(format!(

@@ -74,9 +74,7 @@ async fn guard(State(auth): State<Auth>, mut request: Request, next: Next) -> Re
     .instrument(span.clone())
     .await;
     if let Some(error) = response.extensions_mut().remove::<HttpError>() {
-        let headers = std::mem::take(response.headers_mut());
         response = error.render(method.as_str(), &relative(&original, mount));
-        response.headers_mut().extend(headers);
     }
     finish(&mut response, &id, mount.is_some());
     let status = response.status().as_u16();

@@ -10,10 +10,10 @@ use serde_json::json;
 
 use super::Parts;
 use super::query;
-use super::query::Params;
 use super::rest;
 use crate::http::Caller;
 use crate::http::HttpError;
+use crate::http::no_query;
 use crate::queue::Depth;
 use crate::store::ChannelSummary;
 use crate::store::Process;
@@ -42,7 +42,7 @@ pub(super) async fn status(
     caller: Caller,
     uri: Uri,
 ) -> Result<Json<Value>, HttpError> {
-    Params::none(&uri)?;
+    no_query(&uri)?;
     caller.operator()?;
     let now = Timestamp::now();
     let (processes, summary, depths) = tokio::join!(

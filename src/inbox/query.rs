@@ -48,9 +48,7 @@ impl Params {
                 other => other,
             };
             if !known.contains(&name) {
-                return Err(HttpError::input(format!(
-                    "Unknown query parameter '{name}'"
-                )));
+                return Err(HttpError::unknown_parameter(name));
             }
             if value.is_empty() {
                 return Err(HttpError::input(format!(
@@ -71,11 +69,6 @@ impl Params {
             }
         }
         Ok(Self(params))
-    }
-
-    /// None at all may be given.
-    pub(super) fn none(uri: &Uri) -> Result<(), HttpError> {
-        Self::read(uri, &[]).map(|_| ())
     }
 
     /// The value of `name`.
@@ -300,7 +293,6 @@ mod tests {
         }
         let uri = "/topics?topic=x".parse().unwrap();
         assert!(topics(&uri).is_err());
-        assert!(Params::none(&"/status?x=1".parse().unwrap()).is_err());
     }
 
     #[test]

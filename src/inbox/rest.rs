@@ -15,9 +15,9 @@ use uuid::Uuid;
 
 use super::Parts;
 use super::query;
-use super::query::Params;
 use crate::http::Caller;
 use crate::http::HttpError;
+use crate::http::no_query;
 use crate::http::read_json;
 use crate::notification::Notification;
 use crate::signal::Signal;
@@ -54,7 +54,7 @@ pub(super) async fn one(
     uri: Uri,
     Path(params): Path<BTreeMap<String, String>>,
 ) -> Result<Json<Value>, HttpError> {
-    Params::none(&uri)?;
+    no_query(&uri)?;
     let user = caller.user()?;
     let missing = || HttpError::not_found("Not found");
     let id = params.get("id").map_or("", String::as_str);
@@ -69,7 +69,7 @@ pub(super) async fn status(
     caller: Caller,
     uri: Uri,
 ) -> Result<Json<Counts>, HttpError> {
-    Params::none(&uri)?;
+    no_query(&uri)?;
     let user = caller.user()?;
     Ok(Json(parts.store.counts(&user).await?))
 }
@@ -163,7 +163,7 @@ pub(super) async fn update(
     uri: Uri,
     request: Request,
 ) -> Result<Json<Vec<Value>>, HttpError> {
-    Params::none(&uri)?;
+    no_query(&uri)?;
     let body = read_json(request, UPDATE_BODY_MAX).await?;
     let update = Update::parse(&body)?;
     let user = caller.user()?;

@@ -59,6 +59,11 @@ impl Waiter {
         shutdown.run_until_cancelled(work).await;
     }
 
+    /// Whether callers can wait now.
+    pub fn is_open(&self) -> bool {
+        self.address().is_some()
+    }
+
     /// Until the reply queue is gone.
     async fn hand_out(&self, mut replies: Replies) {
         let first = replies.address.borrow_and_update().clone();
