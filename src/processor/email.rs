@@ -10,6 +10,7 @@ mod failure;
 mod message;
 pub mod outbox;
 mod pace;
+mod pool;
 mod smtp;
 
 use std::collections::BTreeSet;

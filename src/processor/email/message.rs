@@ -156,9 +156,9 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
 const fn colour(severity: Severity) -> &'static str {
     match severity {
         Severity::Critical => "#c62828",
-        Severity::High => "#e65100",
+        Severity::High => "#bf360c",
         Severity::Normal => "#1565c0",
-        Severity::Low => "#607d8b",
+        Severity::Low => "#546e7a",
     }
 }
 
@@ -185,9 +185,9 @@ fn page(mail: &Outgoing<'_>) -> Markup {
                         tr { td style={ "padding:0;height:4px;line-height:4px;font-size:0;border-radius:6px 6px 0 0;background-color:" (colour) } { "\u{a0}" } } "\n"
                         tr { td style="padding:24px 28px 28px" { "\n"
                             p style={ "margin:0 0 8px;font-size:13px;line-height:18px;color:" (colour) } dir="auto" { (facts(mail)) } "\n"
-                            h1 style="margin:0 0 16px;font-size:20px;line-height:28px;font-weight:600;color:#172b4d;overflow-wrap:anywhere" dir="auto" { (title) } "\n"
+                            h1 style="margin:0 0 16px;font-size:20px;line-height:28px;font-weight:600;color:#172b4d;text-align:start;overflow-wrap:anywhere" dir="auto" { (title) } "\n"
                             @if let Some(description) = description {
-                                p style="margin:0 0 24px;font-size:15px;line-height:23px;color:#253858;overflow-wrap:anywhere" dir="auto" { "\n"
+                                p style="margin:0 0 24px;font-size:15px;line-height:23px;color:#253858;text-align:start;overflow-wrap:anywhere" dir="auto" { "\n"
                                     (lines(&description))
                                 } "\n"
                             }

@@ -2,13 +2,13 @@
 //!
 //! Speaks through lettre's connection, and keeps the pool itself: lettre's own puts a connection
 //! back also when a send is cancelled in the middle, and the next mail would then read the answer
-//! to the one before. Here a connection is in the pool only while nothing is under way on it. And
-//! only who goes step by step knows whether the relay refused us, our sender, or this recipient.
+//! to the one before. And only who goes step by step knows whether the relay refused us, our
+//! sender, or this recipient.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lettre::Address;
@@ -37,14 +37,13 @@ use super::failure::Trouble;
 use super::failure::Why;
 use super::failure::Words;
 use super::failure::queue_id;
+use super::pool::Idle;
 use crate::failure::Failure;
 
 /// The longest that connecting may take, from the name to being signed in.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest that a connection which waited may take to answer; then a new one is made.
 const WAKE_LIMIT: Duration = Duration::from_secs(5);
-/// How long a connection may wait for the next mail. Relays give five minutes, as a rule.
-const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// When TLS begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +70,8 @@ pub(super) struct Relay {
     hello: ClientId,
     limit: Duration,
     idle: Arc<Idle>,
+    /// Whether it was said that the password goes over the network in the clear.
+    warned: AtomicBool,
 }
 
 /// One mail to one address.
@@ -107,6 +108,7 @@ impl Relay {
             hello: ClientId::default(),
             limit: config.time_limit()?,
             idle: Arc::new(Idle::new(pool)),
+            warned: AtomicBool::new(false),
             host,
             port,
         })
@@ -246,6 +248,12 @@ impl Relay {
         if known.get_auth_mechanism(DEFAULT_MECHANISMS).is_none() {
             return Err(trouble(Step::SignIn, Why::NoSignIn));
         }
+        if !connection.is_encrypted() && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                relay = self.name,
+                "the password goes to the relay unencrypted; requireTls: true forbids that"
+            );
+        }
         let auth = connection.auth(DEFAULT_MECHANISMS, credentials);
         step(Step::SignIn, deadline, auth).await?;
         Ok(connection)
@@ -339,70 +347,4 @@ fn tls(host: &str, ca_file: Option<&Path>) -> Result<TlsParameters, Fault> {
     builder
         .build()
         .map_err(|error| Fault::new(KEY, format!("cannot be used: {error}")))
-}
-
-/// The connections on which nothing is under way.
-struct Idle {
-    size: usize,
-    state: Mutex<Waiting>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    connections: Vec<(Instant, AsyncSmtpConnection)>,
-    /// Whether a task closes those that waited too long.
-    swept: bool,
-}
-
-impl Idle {
-    fn new(size: usize) -> Self {
-        Self {
-            size,
-            state: Mutex::default(),
-        }
-    }
-
-    /// The one that waited the shortest; those that waited too long are closed.
-    fn take(&self) -> Option<AsyncSmtpConnection> {
-        let mut state = self.lock();
-        state.sweep();
-        state.connections.pop().map(|(_, connection)| connection)
-    }
-
-    /// Keeps it for the next mail if there is room, and closes it when none comes.
-    fn put(self: &Arc<Self>, connection: AsyncSmtpConnection) {
-        let mut state = self.lock();
-        if self.size <= state.connections.len() {
-            return;
-        }
-        state.connections.push((Instant::now(), connection));
-        if std::mem::replace(&mut state.swept, true) {
-            return;
-        }
-        drop(state);
-        let idle = Arc::downgrade(self);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(IDLE_LIMIT).await;
-                let Some(idle) = idle.upgrade() else { return };
-                let mut state = idle.lock();
-                state.sweep();
-                if state.connections.is_empty() {
-                    state.swept = false;
-                    return;
-                }
-            }
-        });
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Waiting {
-    fn sweep(&mut self) {
-        self.connections
-            .retain(|(since, _)| since.elapsed() < IDLE_LIMIT);
-    }
 }
