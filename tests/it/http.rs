@@ -2,6 +2,8 @@
 
 #[cfg(feature = "sqlite")]
 mod ingest;
+#[cfg(feature = "sqlite")]
+mod signals;
 
 use std::net::SocketAddr;
 use std::sync::Once;
