@@ -3,6 +3,7 @@
 //! It needs the queue and nothing else. An answer of 2xx means that the broker has confirmed the
 //! submission. What the decorator finds later comes back as a reply, if the caller waits for it.
 
+mod share;
 mod waiter;
 mod wish;
 
@@ -26,6 +27,7 @@ use uuid::Uuid;
 
 pub use self::waiter::Waiter;
 
+use self::share::Shares;
 use self::wish::PREFERENCE_APPLIED;
 use self::wish::Wish;
 use crate::auth::Principal;
@@ -34,6 +36,7 @@ use crate::http::HttpError;
 use crate::http::no_query;
 use crate::http::read_json;
 use crate::notification::REPEAT_PREFIX;
+use crate::notification::Severity;
 use crate::queue::Message;
 use crate::queue::Queue;
 use crate::queue::QueueError;
@@ -48,6 +51,7 @@ use crate::telemetry::Events;
 use crate::telemetry::metric;
 use crate::time::Timestamp;
 use crate::topology::SUBMISSIONS;
+use crate::topology::SUBMISSIONS_BULK;
 
 /// Largest body of a send, unless configured otherwise.
 pub const BODY_LIMIT_DEFAULT: usize = 1 << 20;
@@ -84,11 +88,20 @@ pub fn routes(parts: IngestParts) -> Router {
     Router::new()
         .route("/api/notifications", post(send))
         .route("/api/notifications/notifications", post(send))
-        .with_state(Arc::new(parts))
+        .with_state(Arc::new(Endpoint {
+            parts,
+            shares: Shares::default(),
+        }))
+}
+
+/// The endpoint and what it remembers.
+struct Endpoint {
+    parts: IngestParts,
+    shares: Shares,
 }
 
 async fn send(
-    State(parts): State<Arc<IngestParts>>,
+    State(endpoint): State<Arc<Endpoint>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, HttpError> {
@@ -97,7 +110,7 @@ async fn send(
         Principal::Service { subject, .. } => subject.clone(),
         Principal::User { .. } => "(user)".to_owned(),
     };
-    let answer = accept(&parts, caller, request).await;
+    let answer = accept(&endpoint, caller, request).await;
     let outcome = match &answer {
         Ok(_) => "accepted",
         Err(error) => match error.status() {
@@ -116,10 +129,11 @@ async fn send(
 /// Checks a request and publishes it. As in the peer: what it says (400) comes before who says
 /// it (403), and the rules on its content come last.
 async fn accept(
-    parts: &IngestParts,
+    endpoint: &Endpoint,
     caller: Caller,
     request: Request,
 ) -> Result<(Accepted, Wish), HttpError> {
+    let parts = &endpoint.parts;
     no_query(request.uri())?;
     let wish = Wish::read(request.headers(), parts.wait)?;
     let body = read_json(request, parts.body_limit).await?;
@@ -129,7 +143,8 @@ async fn accept(
         check_content(&draft.payload, &parts.base_url)?;
     }
     let submission = draft.submit(&origin, wish.key.clone(), Via::Http, Timestamp::now());
-    let accepted = publish(parts, &submission, &wish).await?;
+    let lane = endpoint.lane(&submission);
+    let accepted = publish(parts, &submission, &wish, lane).await?;
     if parts.events.is_heard() {
         parts.events.tell(Event::Accepted {
             submission: submission.header.id,
@@ -138,6 +153,18 @@ async fn accept(
         });
     }
     Ok((accepted, wish))
+}
+
+impl Endpoint {
+    /// The slow lane for an origin above its share; what is critical is never slow.
+    fn lane(&self, submission: &Submission) -> &'static str {
+        let urgent = submission.payload.severity() == Severity::Critical;
+        if urgent || self.shares.take(&submission.header.origin, Instant::now()) {
+            SUBMISSIONS
+        } else {
+            SUBMISSIONS_BULK
+        }
+    }
 }
 
 /// A submission that the queue has, and who may hear of it.
@@ -152,6 +179,7 @@ async fn publish(
     parts: &IngestParts,
     submission: &Submission,
     wish: &Wish,
+    lane: &str,
 ) -> Result<Accepted, HttpError> {
     let id = submission.header.id;
     let ticket = match wish.wait {
@@ -161,7 +189,7 @@ async fn publish(
     let body = serde_json::to_vec(submission).map_err(|error| HttpError::internal(&error))?;
     let message = Message {
         reply: ticket.as_ref().map(waiter::Ticket::reply_to),
-        ..Message::new(SUBMISSIONS, id.to_string(), body)
+        ..Message::new(lane, id.to_string(), body)
     };
     let end = tokio::time::Instant::now() + parts.deadline;
     let mut pause = PAUSE_FIRST;

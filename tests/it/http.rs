@@ -51,7 +51,7 @@ impl Served {
     }
 
     /// Stops as at a shutdown; returns once what was in hand is answered.
-    pub(crate) async fn drain(mut self) {
+    pub(crate) async fn drain(&mut self) {
         self.stop.cancel();
         (&mut self.task).await.unwrap().unwrap();
     }

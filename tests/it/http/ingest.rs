@@ -344,7 +344,7 @@ async fn a_full_queue_is_503_with_the_key_to_repeat_under() {
 
 #[tokio::test]
 async fn a_drain_answers_what_is_in_hand() {
-    let ingest = Ingest::start().await;
+    let mut ingest = Ingest::start().await;
     let request = ingest.post(SEND).header("prefer", "wait=30").json(&hello());
     let sent = tokio::spawn(request.send());
     let taken = ingest
@@ -356,4 +356,5 @@ async fn a_drain_answers_what_is_in_hand() {
     let reply = serde_json::to_vec(&Reply::accepted(uuid::Uuid::nil())).unwrap();
     ingest.queue.answer(&to, reply.into()).await;
     assert_eq!(sent.await.unwrap().unwrap().status(), 202);
+    ingest.served.drain().await;
 }
