@@ -48,6 +48,9 @@ pub const NAME: &str = "email";
 /// The id in people's settings. Source: contract 3.
 pub const CHANNEL: &str = "Email";
 
+/// Mails that stay in an outbox when `tidings.retention.outbox` says nothing.
+pub const OUTBOX_KEEP: usize = 1_000;
+
 /// Longest display name in `To`, in characters.
 const NAME_CHARS_MAX: usize = 100;
 
@@ -94,7 +97,8 @@ impl Email {
             )?)),
             TransportKind::Outbox => {
                 let directory = transport.directory.clone();
-                Transport::Outbox(Outbox::new(directory.unwrap_or_else(|| outbox_of(data))))
+                let directory = directory.unwrap_or_else(|| outbox_of(data));
+                Transport::Outbox(Outbox::new(directory, OUTBOX_KEEP))
             }
             TransportKind::Nothing => Transport::Nothing,
         };
@@ -113,6 +117,15 @@ impl Email {
                 .and_then(|interval| Pace::new(interval, concurrency)),
             catalog,
         })
+    }
+
+    /// The same; of mails in an outbox, the newest `mails` stay (`tidings.retention.outbox`).
+    #[must_use]
+    pub fn keeping(mut self, mails: usize) -> Self {
+        if let Transport::Outbox(outbox) = &mut self.transport {
+            outbox.keep = mails;
+        }
+        self
     }
 
     /// Who `mail` goes to, and by what name.

@@ -785,6 +785,20 @@ async fn lines_too_long_for_plain_text_are_still_whole_in_the_outbox() {
 }
 
 #[tokio::test]
+async fn an_outbox_keeps_its_newest_mails_alone() {
+    let place = place();
+    let email = place.build(&outbox_config(true)).keeping(1);
+    std::fs::create_dir(place.outbox()).unwrap();
+    let older = place
+        .outbox()
+        .join("20250101T000000Z-00000000-000000000000.eml");
+    std::fs::write(&older, "old").unwrap();
+    send(&email, &plain()).await;
+    assert_eq!(files(&place.outbox()).len(), 1);
+    assert!(!older.exists());
+}
+
+#[tokio::test]
 async fn an_outbox_that_cannot_be_written_holds_everything_up() {
     let place = place();
     std::fs::write(place.outbox(), "a file in its place").unwrap();

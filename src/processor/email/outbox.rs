@@ -1,13 +1,15 @@
 //! The transport `outbox`: every mail a readable `.eml` file in a directory.
 //!
 //! For development and for small places without a relay. The name is made of the delivery, so
-//! that the same delivery writes the same file again. The role's chores call [`prune`].
+//! that the same delivery writes the same file again. It keeps itself from growing without end.
 
 use std::fs;
 use std::io;
 use std::io::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -23,15 +25,25 @@ const UNFINISHED: &str = ".unfinished-";
 /// An unfinished file of this age belongs to a process that is gone.
 const FORGOTTEN: Duration = Duration::from_secs(3_600);
 
+/// How many mails are written between two looks at how many there are.
+const WRITES_PER_PRUNING: usize = 100;
+
 /// A directory of mails.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     directory: PathBuf,
+    /// How many mails stay.
+    pub(super) keep: usize,
+    written: AtomicUsize,
 }
 
 impl Outbox {
-    pub(super) fn new(directory: PathBuf) -> Self {
-        Self { directory }
+    pub(super) fn new(directory: PathBuf, keep: usize) -> Self {
+        Self {
+            directory,
+            keep,
+            written: AtomicUsize::new(0),
+        }
     }
 
     /// Writes one mail, whole or not at all, and returns its path.
@@ -41,9 +53,16 @@ impl Outbox {
         content: Vec<u8>,
     ) -> Result<String, Failure> {
         let (directory, name) = (self.directory.clone(), file_name(mail));
-        self.blocking(move || write(&directory, &name, &content))
-            .await
-            .map(|path| path.display().to_string())
+        let path = self
+            .blocking(move || write(&directory, &name, &content))
+            .await?;
+        if self.written.fetch_add(1, Ordering::Relaxed) % WRITES_PER_PRUNING == 0 {
+            // What cannot be removed hinders no mail.
+            if let Err(error) = prune(&self.directory, self.keep).await {
+                tracing::warn!(%error, "old mails could not be removed from the outbox");
+            }
+        }
+        Ok(path.display().to_string())
     }
 
     /// Whether mails can be written.
