@@ -6,6 +6,7 @@
 mod assets;
 mod door;
 mod page;
+mod view;
 mod words;
 
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use url::Url;
 use uuid::Uuid;
 
 use self::door::Visitor;
-use self::page::View;
+use self::view::View;
 use crate::auth::Auth;
 use crate::queue::Queue;
 use crate::signal::Signal;
