@@ -1,0 +1,100 @@
+//! The keys under `tidings:` as they are written. A key that is not here is an error; what each
+//! means stands in `keys.rs`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::CatalogSource;
+use crate::config::duration::Bytes;
+use crate::config::duration::Setting;
+use crate::processor::Policy;
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Raw {
+    pub(super) listen: Option<String>,
+    pub(super) ingest: Ingest,
+    pub(super) inbox: Listener,
+    pub(super) admin: Listener,
+    pub(super) queue: Queue,
+    pub(super) store: Store,
+    pub(super) data: Option<PathBuf>,
+    pub(super) retry: Option<Vec<Setting>>,
+    pub(super) channels: BTreeMap<String, Channel>,
+    pub(super) retention: Retention,
+    pub(super) drain: Option<Setting>,
+    /// Each item is read again on its own: it has the decorator's own keys.
+    pub(super) decorators: Vec<IgnoredAny>,
+    pub(super) catalog: Catalog,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Ingest {
+    pub(super) listen: Option<String>,
+    pub(super) wait: Option<Setting>,
+    pub(super) body_limit: Option<Bytes>,
+    pub(super) deadline: Option<Setting>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Listener {
+    pub(super) listen: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Queue {
+    pub(super) url: Option<String>,
+    pub(super) prefix: Option<String>,
+    pub(super) origins: BTreeMap<String, String>,
+    pub(super) limit: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Store {
+    pub(super) url: Option<String>,
+    pub(super) pool: Option<u16>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Channel {
+    pub(super) retry: Option<Vec<Setting>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Retention {
+    pub(super) submissions: Option<Setting>,
+    pub(super) dead_letters: Option<Setting>,
+    pub(super) outbox: Option<usize>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Catalog {
+    pub(super) source: Option<CatalogSource>,
+}
+
+/// An item of `tidings.decorators`, as far as it is the same for all.
+#[derive(Deserialize)]
+pub(super) struct Decorator {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) policy: Policy,
+    pub(super) timeout: Option<Setting>,
+}
+
+/// An item of `catalog.locations`. Source: Backstage.
+#[derive(Deserialize)]
+pub(super) struct Location {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) target: Option<PathBuf>,
+}

@@ -1,0 +1,34 @@
+//! What is probably not meant as it is written, though nothing keeps it from starting.
+
+use super::access;
+use crate::config::Config;
+use crate::config::ConfigError;
+use crate::config::keys;
+
+/// All of it, in a fixed order.
+pub(in crate::config) fn warnings(config: &Config) -> Vec<ConfigError> {
+    let notifications = config.section("notifications");
+    let mut found = access::warnings(&config.section("backend.auth.externalAccess"));
+    for (name, section) in notifications.get("processors").entries() {
+        if !keys::PROCESSORS.contains(&name.as_str()) {
+            let help = keys::closest(&name, &keys::PROCESSORS)
+                .map(|near| format!("did you mean `{near}`?"));
+            let message = "no such processor here; nothing will be sent to it";
+            found.push(section.error(message, help.unwrap_or_default()));
+        }
+    }
+    for (name, section) in notifications.entries() {
+        if !keys::NOTIFICATIONS.contains(&name.as_str()) {
+            let help = keys::help("notifications", &name, &keys::NOTIFICATIONS);
+            found.push(section.error(format!("unknown key `{}`", section.key()), help));
+        }
+    }
+    let retention = notifications.get("retention");
+    if retention.exists() && !matches!(retention.read::<bool>(), Ok(false)) {
+        found.push(retention.error(
+            "`notifications.retention` is not served yet: inboxes are kept whole",
+            "",
+        ));
+    }
+    found.into_iter().map(ConfigError::into_warning).collect()
+}
