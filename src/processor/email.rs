@@ -36,12 +36,15 @@ use self::pace::Pace;
 use self::smtp::Envelope;
 use self::smtp::Relay;
 use crate::catalog::Catalog;
+use crate::config::ConfigError;
+use crate::config::Section;
 use crate::failure::Failure;
 use crate::failure::Reason;
 use crate::processor::Filter;
 use crate::processor::Outcome;
 use crate::processor::Outgoing;
 use crate::processor::Sender;
+use crate::processor::registry::Services;
 
 /// The name: config key, queue suffix, command line and metric label.
 pub const NAME: &str = "email";
@@ -73,6 +76,35 @@ enum Transport {
     Outbox(Outbox),
     /// `stream`, in the peer's words.
     Nothing,
+}
+
+/// Makes the sender of `notifications.processors.email`. Where nobody wrote it, mail goes to files
+/// when Tidings is embedded, and nowhere otherwise.
+///
+/// # Errors
+/// What is missing or cannot be, at its key.
+pub fn build(
+    section: &Section,
+    services: &Services,
+) -> Result<Option<Arc<dyn Sender>>, ConfigError> {
+    let config = match section.read_if_set::<EmailConfig>()? {
+        Some(config) => config,
+        None if services.embedded => outbox_config(services.development),
+        None => return Ok(None),
+    };
+    let catalog = Arc::clone(&services.catalog);
+    let email = Email::new(&config, catalog, &services.data).map_err(|fault| {
+        let at = fault
+            .key
+            .split('.')
+            .fold(section.clone(), |at, key| at.get(key));
+        let (what, help) = match fault.message.strip_prefix("is missing: ") {
+            Some(help) => ("is missing", help),
+            None => (fault.message.as_str(), ""),
+        };
+        at.error(format!("`{}` {what}", at.key()), help)
+    })?;
+    Ok(Some(Arc::new(email.keeping(services.outbox))))
 }
 
 impl Email {

@@ -1,4 +1,7 @@
 //! The processors that are built in, and how the configuration makes them.
+//!
+//! To build one in: a file beside this one, a line in one of the two lists below. To add one
+//! without touching Tidings: a binary of your own that hands it to the runner.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,6 +9,32 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::config::ConfigError;
+use crate::config::Section;
+use crate::config::Settings;
+use crate::processor::Decorator;
+use crate::processor::Link;
+use crate::processor::Sender;
+#[cfg(feature = "email")]
+use crate::processor::email;
+use crate::processor::template;
+
+/// Makes a decorator of an item of `tidings.decorators`.
+type MakeDecorator = fn(&Section, &Services) -> Result<Arc<dyn Decorator>, ConfigError>;
+
+/// Makes a sender of its section of `notifications.processors`, which need not exist; `None`
+/// where nothing is to be sent without one.
+type MakeSender = fn(&Section, &Services) -> Result<Option<Arc<dyn Sender>>, ConfigError>;
+
+/// The decorators, by name.
+const DECORATORS: &[(&str, MakeDecorator)] = &[(template::NAME, template::build)];
+
+/// The senders, by name.
+const SENDERS: &[(&str, MakeSender)] = &[
+    #[cfg(feature = "email")]
+    (email::NAME, email::build),
+];
 
 /// What a processor may be given when it is made.
 #[derive(Clone)]
@@ -20,4 +49,160 @@ pub struct Services {
     pub development: bool,
     /// One process on one file: what would need a service of its own may use a folder instead.
     pub embedded: bool,
+    /// `tidings.retention.outbox`: how many messages such a folder keeps.
+    pub outbox: usize,
+}
+
+/// The decorators, in configured order.
+///
+/// # Errors
+/// A name that is none of them, or what is wrong with one's options.
+pub fn decorators(settings: &Settings, services: &Services) -> Result<Vec<Link>, ConfigError> {
+    let make = |item: &crate::config::DecoratorSettings| {
+        let Some((_, make)) = DECORATORS.iter().find(|(name, _)| *name == item.name) else {
+            let names: Vec<&str> = DECORATORS.iter().map(|(name, _)| *name).collect();
+            return Err(item.section.error(
+                format!("there is no decorator `{}`", item.name),
+                format!("built in: {}", names.join(", ")),
+            ));
+        };
+        Ok(Link {
+            decorator: make(&item.section, services)?,
+            policy: item.policy,
+            timeout: item.timeout,
+        })
+    };
+    settings.decorators.iter().map(make).collect()
+}
+
+/// The senders that are configured, or need no configuration.
+///
+/// # Errors
+/// What is wrong with one's section.
+pub fn senders(config: &Config, services: &Services) -> Result<Vec<Arc<dyn Sender>>, ConfigError> {
+    let make = |(name, make): &(&str, MakeSender)| {
+        let section = config.section(&format!("notifications.processors.{name}"));
+        make(&section, services).transpose()
+    };
+    SENDERS.iter().filter_map(make).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::file::FileCatalog;
+    use crate::config::Environment;
+    use crate::processor::Policy;
+    use std::time::Duration;
+
+    fn services() -> Services {
+        Services {
+            catalog: Arc::new(FileCatalog::open(vec![]).unwrap()),
+            app_base_url: Url::parse("http://localhost:3000").unwrap(),
+            data: "data".into(),
+            development: false,
+            embedded: false,
+            outbox: 10,
+        }
+    }
+
+    fn load(yaml: &str) -> (tempfile::TempDir, Config) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tidings.yaml");
+        std::fs::write(&file, yaml).unwrap();
+        let config = Config::load(&[file], &[], &Environment::default()).unwrap();
+        (folder, config)
+    }
+
+    /// The decorators of a `tidings.yaml` with these under `decorators`, in a folder with a
+    /// template `deploy.txt`.
+    fn build(decorators: &str, deploy: &str) -> Result<Vec<Link>, ConfigError> {
+        let (folder, config) = load(&format!("tidings:\n  decorators:\n{decorators}"));
+        std::fs::write(folder.path().join("deploy.txt"), deploy).unwrap();
+        super::decorators(&config.settings()?, &services())
+    }
+
+    #[cfg(feature = "email")]
+    #[test]
+    fn mail_is_sent_where_it_is_configured_or_to_files_when_embedded() {
+        let names = |embedded| {
+            let services = Services {
+                embedded,
+                ..services()
+            };
+            let senders = super::senders(&Config::empty(), &services).unwrap();
+            let names: Vec<_> = senders.iter().map(|one| one.name().to_owned()).collect();
+            names
+        };
+        assert!(names(false).is_empty());
+        assert_eq!(names(true), ["email"]);
+        let (_folder, config) = load("notifications: { processors: { email: { sender: a@b.c } } }");
+        let error = super::senders(&config, &services()).err().unwrap();
+        let error = error.to_string();
+        for word in ["transportConfig` is missing", "tidings.yaml:1:", "hostname"] {
+            assert!(error.contains(word), "{word} in {error}");
+        }
+    }
+
+    #[test]
+    fn decorators_keep_their_order_and_take_policy_and_timeout() {
+        let links = build(
+            "    - { name: template, rules: [ { icon: bell } ] }
+    - name: template
+      policy: retry
+      timeout: 2s
+      filter: { minSeverity: high }
+      rules:
+        - topic: deploy
+          title: \"Deployed: {{ title }}\"
+          description: { file: deploy.txt }
+",
+            "by {{ origin }}",
+        )
+        .unwrap();
+        let told: Vec<_> = links.iter().map(|one| (one.policy, one.timeout)).collect();
+        assert_eq!(
+            told,
+            [
+                (Policy::Skip, Duration::from_secs(10)),
+                (Policy::Retry, Duration::from_secs(2))
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_file_line_and_help() {
+        for (decorators, deploy, words) in [
+            (
+                "    - { name: wheather }\n",
+                "",
+                "error: there is no decorator `wheather`|tidings.yaml:3:|help: built in: template",
+            ),
+            (
+                "    - name: template\n      rules:\n        - title: \"{{ titel }}\"\n",
+                "",
+                "rules[0].title`: unknown variable `titel`|tidings.yaml:5:18|did you mean `title`?",
+            ),
+            (
+                "    - name: template\n      rules: [ { title: { file: deploy.txt } } ]\n",
+                "a\n{% if %}",
+                "deploy.txt:2: syntax error|tidings.yaml:4:|Jinja",
+            ),
+            (
+                "    - name: template\n      rules: [ { title: [] } ]\n",
+                "",
+                "rules[0].title` must be a template|tidings.yaml:4:|",
+            ),
+            (
+                "    - name: template\n      rule: []\n",
+                "",
+                "unknown key|tidings.yaml:4:|did you mean `rules`?",
+            ),
+        ] {
+            let error = build(decorators, deploy).err().unwrap().to_string();
+            for word in words.split('|') {
+                assert!(error.contains(word), "{word} in {error}");
+            }
+        }
+    }
 }

@@ -6,18 +6,26 @@
 //! It never sees settings, addresses or the store.
 
 mod compile;
+mod options;
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use minijinja::Environment;
 use minijinja::value::Serde;
 use minijinja::value::Value;
-use serde::Deserialize;
 use serde::Serialize;
 use url::Url;
 
+pub use self::options::Field;
+pub use self::options::Key;
+pub use self::options::Options;
+pub use self::options::Rule;
+pub use self::options::Source;
+use crate::config::ConfigError;
+use crate::config::Section;
 use crate::failure::Failure;
 use crate::failure::Reason;
 use crate::notification::Payload;
@@ -27,126 +35,62 @@ use crate::processor::Decorator;
 use crate::processor::Draft;
 use crate::processor::Filter;
 use crate::processor::Stage;
+use crate::processor::registry::Services;
 use crate::submission::TEXT_CHARS_MAX;
 use crate::submission::resolve_link;
 
 /// The wire name: config key and metric label.
 pub const NAME: &str = "template";
 
-/// What stands in `tidings.decorators[]` beside `name`, `policy` and `timeout`.
-///
-/// ```yaml
-/// - name: template
-///   filter: { minSeverity: normal }
-///   rules:
-///     - origin: external:ci
-///       topic: deploy
-///       title: "Deployed: {{ title }}"
-///       description: { file: templates/deploy.txt }
-///     - icon: "{{ icon or 'bell' }}"
-/// ```
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Options {
-    /// The most specific rule that matches is used, alone: origin and topic before origin before
-    /// topic before neither.
-    pub rules: Vec<Rule>,
-    /// Once for each person, with `user` known; absent, that is so if a template uses `user`.
-    #[serde(default)]
-    pub per_person: Option<bool>,
-    /// Which notifications are decorated at all.
-    #[serde(default)]
-    pub filter: Filter,
-}
-
-/// What to set on notifications of an origin and topic.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rule {
-    /// This origin, exactly; absent is any.
-    #[serde(default)]
-    pub origin: Option<String>,
-    /// This topic, exactly; absent is any, and none.
-    #[serde(default)]
-    pub topic: Option<String>,
-    /// One line; must not come out empty.
-    #[serde(default)]
-    pub title: Option<Source>,
-    /// Text; none if it comes out empty.
-    #[serde(default)]
-    pub description: Option<Source>,
-    /// http(s), or a path of the app; none if it comes out empty.
-    #[serde(default)]
-    pub link: Option<Source>,
-    /// Name of an icon; none if it comes out empty.
-    #[serde(default)]
-    pub icon: Option<Source>,
-}
-
-impl Rule {
-    /// The fields that a rule may set, and their templates.
-    fn fields(&self) -> [(Field, Option<&Source>); 4] {
-        [
-            (Field::Title, self.title.as_ref()),
-            (Field::Description, self.description.as_ref()),
-            (Field::Link, self.link.as_ref()),
-            (Field::Icon, self.icon.as_ref()),
-        ]
-    }
-
-    /// How exactly it matches; `None` if it does not.
-    fn matches(&self, origin: &str, topic: Option<&str>) -> Option<u8> {
-        let matches_origin = self.origin.as_deref().is_none_or(|one| one == origin);
-        let matches_topic = self.topic.is_none() || self.topic.as_deref() == topic;
-        (matches_origin && matches_topic)
-            .then(|| 2 * u8::from(self.origin.is_some()) + u8::from(self.topic.is_some()))
-    }
-}
-
-/// Where a template stands.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub enum Source {
-    /// In the configuration.
-    Inline(String),
-    /// In a file of its own.
-    File {
-        /// Relative to the configuration file.
-        file: PathBuf,
-    },
-}
-
 /// A fault in a template or rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct TemplateError {
-    /// The key in the options: `rules[0].title`.
-    pub key: String,
+    /// Of which.
+    pub key: Key,
     /// The template's file, if it has one of its own.
     pub file: Option<PathBuf>,
     /// The line within the template, from 1.
     pub line: Option<usize>,
-    /// What is wrong and what would be right.
+    /// What is wrong.
     pub message: String,
+    /// What to do.
+    pub help: String,
 }
 
-/// A field of the payload that a template can set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field {
-    Title,
-    Description,
-    Link,
-    Icon,
+/// Makes the decorator of an item of `tidings.decorators`.
+///
+/// # Errors
+/// What is wrong with the options or a template, at its file and line.
+pub fn build(section: &Section, services: &Services) -> Result<Arc<dyn Decorator>, ConfigError> {
+    let options = section.read()?;
+    let folder = section.resolve(Path::new(""));
+    let template = Template::new(options, &folder, services.app_base_url.clone());
+    Ok(Arc::new(
+        template.map_err(|error| error.in_section(section))?,
+    ))
 }
 
-impl Field {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Title => "title",
-            Self::Description => "description",
-            Self::Link => "link",
-            Self::Icon => "icon",
-        }
+impl TemplateError {
+    /// The fault at the key that it is about.
+    fn in_section(self, section: &Section) -> ConfigError {
+        let rules = section.get("rules");
+        let rule = rules
+            .items()
+            .into_iter()
+            .nth(self.key.rule)
+            .unwrap_or(rules);
+        let at = match self.key.field {
+            Some(field) => rule.get(field.as_str()),
+            None => rule,
+        };
+        let message = match (&self.file, self.line) {
+            (Some(file), Some(line)) => format!("{}:{line}: {}", file.display(), self.message),
+            (Some(file), None) => format!("{}: {}", file.display(), self.message),
+            (None, Some(line)) if 1 < line => format!("line {line} of it: {}", self.message),
+            (None, _) => self.message,
+        };
+        at.error(format!("`{}`: {message}", at.key()), self.help)
     }
 }
 
@@ -213,8 +157,9 @@ impl Template {
                     key,
                     file: None,
                     line: None,
-                    message: "it uses `user`, which is known only with `perPerson: true`"
+                    message: "it uses `user`, which is not known with `perPerson: false`"
                         .to_owned(),
+                    help: "set `perPerson: true`, or do without `user`".to_owned(),
                 });
             }
             (Some(true), _) | (None, Some(_)) => Stage::PerPerson,
@@ -240,8 +185,17 @@ impl Template {
             .map(|(_, at, rule)| (at, rule))
     }
 
-    fn render(&self, at: usize, field: Field, context: &Value) -> Result<Option<String>, Failure> {
-        let name = compile::name(at, field);
+    fn render(
+        &self,
+        rule: usize,
+        field: Field,
+        context: &Value,
+    ) -> Result<Option<String>, Failure> {
+        let field_of_rule = Key {
+            rule,
+            field: Some(field),
+        };
+        let name = field_of_rule.to_string();
         let text = self
             .templates
             .get_template(&name)
@@ -424,7 +378,7 @@ mod tests {
         let error = template(json!({"rules": rules, "perPerson": false}))
             .err()
             .unwrap();
-        assert_eq!(error.key, "rules[0].title");
+        assert_eq!(error.key.to_string(), "rules[0].title");
         let asked = template(json!({"rules": [{"icon": "x"}], "perPerson": true})).unwrap();
         assert_eq!(asked.stage(), Stage::PerPerson);
     }

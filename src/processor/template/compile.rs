@@ -12,7 +12,7 @@ use minijinja::value::Serde;
 use minijinja::value::Value;
 
 use super::Context;
-use super::Field;
+use super::Key;
 use super::Rule;
 use super::Source;
 use super::TemplateError;
@@ -36,13 +36,8 @@ const VARIABLES: [&str; 10] = [
 /// Templates that are checked.
 pub(super) struct Compiled {
     pub(super) templates: Environment<'static>,
-    /// The key of the first template that uses `user`.
-    pub(super) personal: Option<String>,
-}
-
-/// The name of a template, which is its key in the options.
-pub(super) fn name(at: usize, field: Field) -> String {
-    format!("rules[{at}].{}", field.as_str())
+    /// The first template that uses `user`.
+    pub(super) personal: Option<Key>,
 }
 
 /// Reads and checks the templates of all rules.
@@ -50,10 +45,14 @@ pub(super) fn compile(rules: &[Rule], folder: &Path) -> Result<Compiled, Templat
     check_rules(rules)?;
     let mut templates = plain_text();
     let mut personal = None;
-    for (at, rule) in rules.iter().enumerate() {
+    for (number, rule) in rules.iter().enumerate() {
         for (field, source) in rule.fields() {
             let Some(source) = source else { continue };
-            let template = Read::new(name(at, field), source, folder)?;
+            let key = Key {
+                rule: number,
+                field: Some(field),
+            };
+            let template = Read::new(key, source, folder)?;
             let variables = template.add_to(&mut templates)?;
             if variables.contains("user") && personal.is_none() {
                 personal = Some(template.key);
@@ -76,24 +75,27 @@ fn plain_text() -> Environment<'static> {
 
 /// Rules that can never be used are mistakes.
 fn check_rules(rules: &[Rule]) -> Result<(), TemplateError> {
-    let fault = |at: usize, message: String| TemplateError {
-        key: format!("rules[{at}]"),
+    let fault = |rule: usize, message: &str, help: String| TemplateError {
+        key: Key { rule, field: None },
         file: None,
         line: None,
-        message,
+        message: message.to_owned(),
+        help,
     };
     for (at, rule) in rules.iter().enumerate() {
         if rule.fields().iter().all(|(_, source)| source.is_none()) {
             return Err(fault(
                 at,
-                "it sets nothing; set title, description, link or icon".to_owned(),
+                "it sets nothing",
+                "set title, description, link or icon".to_owned(),
             ));
         }
         let same = |other: &Rule| other.origin == rule.origin && other.topic == rule.topic;
         if let Some(first) = rules[..at].iter().position(same) {
             return Err(fault(
                 at,
-                format!("it is for the same origin and topic as rules[{first}], which is used"),
+                "it is never used",
+                format!("rules[{first}] is for the same origin and topic; make one of the two"),
             ));
         }
     }
@@ -102,20 +104,20 @@ fn check_rules(rules: &[Rule]) -> Result<(), TemplateError> {
 
 /// A template that was read, not yet checked.
 struct Read {
-    key: String,
+    key: Key,
     file: Option<PathBuf>,
     text: String,
 }
 
 impl Read {
-    fn new(key: String, source: &Source, folder: &Path) -> Result<Self, TemplateError> {
+    fn new(key: Key, source: &Source, folder: &Path) -> Result<Self, TemplateError> {
         match source {
             Source::Inline(text) => Ok(Self {
                 key,
                 file: None,
                 text: text.clone(),
             }),
-            Source::File { file } => {
+            Source::File(file) => {
                 let file = folder.join(file);
                 match std::fs::read_to_string(&file) {
                     Ok(text) => Ok(Self {
@@ -128,18 +130,20 @@ impl Read {
                         file: Some(file),
                         line: None,
                         message: format!("the template cannot be read: {error}"),
+                        help: "paths are relative to the configuration file".to_owned(),
                     }),
                 }
             }
         }
     }
 
-    fn fault(&self, line: Option<usize>, message: String) -> TemplateError {
+    fn fault(&self, line: Option<usize>, message: String, help: String) -> TemplateError {
         TemplateError {
-            key: self.key.clone(),
+            key: self.key,
             file: self.file.clone(),
             line,
             message,
+            help,
         }
     }
 
@@ -148,11 +152,17 @@ impl Read {
         &self,
         templates: &mut Environment<'static>,
     ) -> Result<HashSet<String>, TemplateError> {
-        let broken = |error: minijinja::Error| self.fault(error.line(), error_text(&error));
+        let broken = |error: &minijinja::Error| {
+            let help = "templates are Jinja; write a literal {{ as {{ '{{' }}".to_owned();
+            self.fault(error.line(), error_text(error), help)
+        };
+        let name = self.key.to_string();
         templates
-            .add_template_owned(self.key.clone(), self.text.clone())
-            .map_err(broken)?;
-        let template = templates.get_template(&self.key).map_err(broken)?;
+            .add_template_owned(name.clone(), self.text.clone())
+            .map_err(|error| broken(&error))?;
+        let template = templates
+            .get_template(&name)
+            .map_err(|error| broken(&error))?;
         let variables = template.undeclared_variables(false);
         let functions: HashSet<&str> = templates.globals().map(|(name, _)| name).collect();
         let mut unknown: Vec<&String> = variables
@@ -163,12 +173,8 @@ impl Read {
             .collect();
         unknown.sort_unstable();
         if let Some(name) = unknown.first() {
-            let message = format!(
-                "unknown variable `{name}`; {}one of {}",
-                nearest(name),
-                VARIABLES.join(", ")
-            );
-            return Err(self.fault(line_of(&self.text, name), message));
+            let message = format!("unknown variable `{name}`");
+            return Err(self.fault(line_of(&self.text, name), message, nearest(name)));
         }
         // A filter or test that does not exist is found only when it is used.
         let tried = template.render(sample());
@@ -176,7 +182,7 @@ impl Read {
             Err((
                 ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction,
                 error,
-            )) => Err(self.fault(error.line(), error_text(error))),
+            )) => Err(broken(error)),
             _ => Ok(variables),
         }
     }
@@ -265,19 +271,15 @@ mod tests {
             (
                 "titel is prose\n{{ title }}\n{{ titel }}",
                 3,
-                "unknown variable `titel`; did you mean `title`?",
+                "unknown variable `titel`",
             ),
-            (
-                "{{ weather }}",
-                1,
-                "unknown variable `weather`; one of title",
-            ),
+            ("{{ weather }}", 1, "unknown variable `weather`"),
             ("\n{{ title | uper }}", 2, "unknown filter"),
             ("{{ title is shiny }}", 1, "unknown test"),
         ] {
             let error = compile_one(text).err().unwrap();
             assert_eq!(error.line, Some(line), "{text}: {error}");
-            assert_eq!(error.key, "rules[0].title");
+            assert_eq!(error.key.to_string(), "rules[0].title");
             assert!(error.message.contains(words), "{text}: {error}");
         }
     }
@@ -301,7 +303,8 @@ mod tests {
         assert_eq!(broken.line, Some(2));
         std::fs::write(folder.path().join("deploy.txt"), "by {{ user }}\n").unwrap();
         let compiled = compile(&rules, folder.path()).unwrap();
-        assert_eq!(compiled.personal.as_deref(), Some("rules[0].description"));
+        let personal = compiled.personal.unwrap();
+        assert_eq!(personal.to_string(), "rules[0].description");
     }
 
     #[test]
@@ -310,7 +313,7 @@ mod tests {
             (json!([{"origin": "ci"}]), "sets nothing"),
             (
                 json!([{"origin": "ci", "icon": "a"}, {"origin": "ci", "icon": "b"}]),
-                "same origin and topic as rules[0]",
+                "never used",
             ),
         ] {
             let rules: Vec<Rule> = serde_json::from_value(rules).unwrap();
