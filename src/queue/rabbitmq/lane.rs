@@ -14,6 +14,7 @@ use lapin::options::BasicAckOptions;
 use lapin::options::BasicCancelOptions;
 use lapin::options::BasicConsumeOptions;
 use lapin::options::BasicQosOptions;
+use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
@@ -40,6 +41,8 @@ const WINDOW_MAX: usize = 256;
 const BRISK: Duration = Duration::from_secs(1);
 /// Wait after the broker took the queue or the channel away.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often a lane asks whether the broker still knows of it.
+const LOOK: Duration = Duration::from_secs(15);
 /// Bits of a receipt for the broker's tag; the others are for the epoch.
 const TAG_BITS: u32 = 44;
 
@@ -152,6 +155,7 @@ impl Lane {
             self.consume(&mut open).await?;
         }
         self.faults.clear(topic);
+        let mut look = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
         loop {
             tokio::select! {
                 order = self.orders.recv() => match order {
@@ -191,11 +195,31 @@ impl Lane {
                         "the broker ended the consumer of `{}`: was the queue deleted?", self.key
                     ))),
                 },
+                _ = look.tick() => self.look(&open).await?,
                 () = self.link.lost(live.generation) => {
                     return Err(QueueError::Unavailable("the connection was lost".to_owned()));
                 }
             }
         }
+    }
+
+    /// Whether the broker still knows of this consumer. RabbitMQ 3.10 forgets without a word one
+    /// that has received nothing yet when its queue is deleted.
+    async fn look(&self, open: &Open) -> Result<(), QueueError> {
+        if open.stream.is_none() {
+            return Ok(());
+        }
+        let queue = within(open.channel.queue_declare(
+            short(&self.topology.name(&self.key)),
+            QueueDeclareOptions::durable().passive(),
+            FieldTable::default(),
+        ))
+        .await?;
+        if queue.consumer_count() == 0 {
+            let forgotten = "the broker has forgotten a consumer".to_owned();
+            return Err(QueueError::Unavailable(forgotten));
+        }
+        Ok(())
     }
 
     fn say_held(&self) {

@@ -196,7 +196,7 @@ impl Topology {
     /// No routing key of its own: the message returns under the one it came with.
     fn wait_arguments(&self, step: Duration) -> FieldTable {
         quorum([
-            ("x-message-ttl", millis(step).into()),
+            ("x-message-ttl", millis(step)),
             ("x-dead-letter-exchange", text(self.work())),
             ("x-dead-letter-strategy", text("at-least-once")),
             ("x-overflow", text("reject-publish")),

@@ -86,7 +86,7 @@ pub(super) fn received(
     if let Some(death) = death {
         death.tell(&mut headers);
     }
-    let returns = table.inner().get("x-delivery-count").and_then(number);
+    let returns = table.inner().get("x-delivery-count").and_then(count);
     let reply = properties.reply_to().as_ref().map(|address| ReplyTo {
         address: address.to_string(),
         correlation: word(properties.correlation_id()),
@@ -126,29 +126,24 @@ fn as_text(value: &AMQPValue) -> String {
         AMQPValue::Boolean(one) => one.to_string(),
         AMQPValue::Float(one) => one.to_string(),
         AMQPValue::Double(one) => one.to_string(),
+        AMQPValue::ShortShortInt(one) => one.to_string(),
+        AMQPValue::ShortShortUInt(one) => one.to_string(),
+        AMQPValue::ShortInt(one) => one.to_string(),
+        AMQPValue::ShortUInt(one) => one.to_string(),
+        AMQPValue::LongInt(one) => one.to_string(),
+        AMQPValue::LongUInt(one) => one.to_string(),
         AMQPValue::LongLongInt(one) => one.to_string(),
         AMQPValue::Timestamp(one) => one.to_string(),
         AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into_owned(),
         AMQPValue::Void => String::new(),
-        other => match number(other) {
-            Some(one) => one.to_string(),
-            None => serde_json::to_string(other).unwrap_or_default(),
-        },
+        // Lists, tables, decimals: readable, if not pretty.
+        other => serde_json::to_string(other).unwrap_or_default(),
     }
 }
 
-/// A whole number that is not negative, of whatever width the sender chose.
-fn number(value: &AMQPValue) -> Option<u32> {
-    match *value {
-        AMQPValue::ShortShortInt(one) => u32::try_from(one).ok(),
-        AMQPValue::ShortShortUInt(one) => Some(one.into()),
-        AMQPValue::ShortInt(one) => u32::try_from(one).ok(),
-        AMQPValue::ShortUInt(one) => Some(one.into()),
-        AMQPValue::LongInt(one) => u32::try_from(one).ok(),
-        AMQPValue::LongUInt(one) => Some(one),
-        AMQPValue::LongLongInt(one) => u32::try_from(one).ok(),
-        _ => None,
-    }
+/// A count, of whatever width the broker chose.
+fn count(value: &AMQPValue) -> Option<u32> {
+    as_text(value).parse().ok()
 }
 
 /// What the broker wrote about the last death of a message.

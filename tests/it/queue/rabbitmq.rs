@@ -12,6 +12,8 @@ use super::STEPS;
 use crate::support::rabbitmq as support;
 use crate::support::rabbitmq::Proxy;
 
+mod broker;
+
 /// A prefix of its own on the shared broker, through a proxy that can cut it off.
 struct Rabbit {
     settings: RabbitSettings,
