@@ -25,6 +25,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
 use rusqlite::TransactionBehavior;
+use rusqlite::functions::FunctionFlags;
 use tokio::sync::Semaphore;
 
 pub use self::error::SqliteError;
@@ -254,7 +255,13 @@ fn settle(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "temp_store", "memory")?;
-    connection.pragma_update(None, "cache_size", -16_384)
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    // SQLite's own `lower` and `like` know the letters of English alone.
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    connection.create_scalar_function("lowercase", 1, flags, |arguments| {
+        let text: Option<String> = arguments.get(0)?;
+        Ok(text.map(|text| text.to_lowercase()))
+    })
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), SqliteError> {

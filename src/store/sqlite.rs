@@ -1,1 +1,287 @@
-//! (in the making)
+//! The store in the SQLite file of the embedded mode.
+//!
+//! Every sentence of [`Store`] is one job on the shared file: one that writes runs on its writing
+//! thread, alone at any moment, so that what it reads still holds when it writes; one that reads
+//! sees one state of the file. `bins/` opens it; roles know it as a [`Store`].
+
+mod counts;
+mod dead;
+mod deliveries;
+mod inbox;
+mod marks;
+mod operate;
+mod people;
+mod persist;
+mod prune;
+mod stranded;
+mod timeline;
+mod types;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use uuid::Uuid;
+
+use super::ChunkRows;
+use super::ChunkStored;
+use super::Claim;
+use super::Counts;
+use super::DeadFilter;
+use super::DeadLetter;
+use super::Find;
+use super::Mark;
+use super::NewDelivery;
+use super::Page;
+use super::Process;
+use super::Query;
+use super::Retention;
+use super::Setting;
+use super::Settle;
+use super::Store;
+use super::StoreError;
+use super::Summary;
+use super::Timeline;
+use super::Token;
+use crate::delivery::Attempt;
+use crate::delivery::DeliveryBatch;
+use crate::notification::Notification;
+use crate::sqlite::Sqlite;
+use crate::sqlite::SqliteError;
+use crate::time::Timestamp;
+
+/// The store in the shared file.
+#[derive(Clone, Debug)]
+pub struct SqliteStore(Arc<Sqlite>);
+
+impl SqliteStore {
+    /// The store in this file. Does no I/O.
+    pub fn new(sqlite: Arc<Sqlite>) -> Self {
+        Self(sqlite)
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        Ok(self.0.write(job).await?)
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        Ok(self.0.read(job).await?)
+    }
+}
+
+impl From<SqliteError> for StoreError {
+    fn from(error: SqliteError) -> Self {
+        match error {
+            SqliteError::Unavailable(why) => Self::Unavailable(why),
+            SqliteError::Refused(why) => Self::Refused(why),
+            broken => Self::Schema(format!("{broken}; {}", broken.help())),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn persist(&self, chunks: &[ChunkRows]) -> Result<Vec<ChunkStored>, StoreError> {
+        let sheets = persist::Sheet::all(chunks);
+        self.write(move |to| persist::persist(to, &sheets)).await
+    }
+
+    async fn claim(
+        &self,
+        ids: &[Uuid],
+        token: Uuid,
+        lease: Duration,
+    ) -> Result<Vec<Claim>, StoreError> {
+        let ids = ids.to_vec();
+        self.write(move |to| deliveries::claim(to, &ids, token, lease))
+            .await
+    }
+
+    async fn record(
+        &self,
+        token: Uuid,
+        attempts: &[Attempt],
+        dead: &[DeadLetter],
+    ) -> Result<Vec<Uuid>, StoreError> {
+        let (attempts, dead) = (attempts.to_vec(), dead.to_vec());
+        self.write(move |to| deliveries::record(to, token, &attempts, &dead))
+            .await
+    }
+
+    async fn release(&self, token: Uuid, ids: &[Uuid]) -> Result<(), StoreError> {
+        let ids = ids.to_vec();
+        self.write(move |to| deliveries::release(to, token, &ids))
+            .await
+    }
+
+    async fn expand(
+        &self,
+        token: Uuid,
+        parent: Uuid,
+        children: &[NewDelivery],
+    ) -> Result<(), StoreError> {
+        let children = children.to_vec();
+        self.write(move |to| deliveries::expand(to, token, parent, &children))
+            .await
+    }
+
+    async fn stranded(
+        &self,
+        channel: &str,
+        due_before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DeliveryBatch>, StoreError> {
+        let channel = channel.to_owned();
+        self.write(move |to| stranded::stranded(to, &channel, due_before, limit))
+            .await
+    }
+
+    async fn file_dead(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
+        let letters = letters.to_vec();
+        self.write(move |to| dead::file(to, &letters)).await
+    }
+
+    async fn list(&self, user: &str, query: &Query) -> Result<Page, StoreError> {
+        let (user, query) = (user.to_owned(), query.clone());
+        self.read(move |from| inbox::list(from, &user, &query))
+            .await
+    }
+
+    async fn get(&self, user: &str, id: Uuid) -> Result<Option<Notification>, StoreError> {
+        let user = user.to_owned();
+        self.read(move |from| inbox::get(from, &user, id)).await
+    }
+
+    async fn counts(&self, user: &str) -> Result<Counts, StoreError> {
+        let user = user.to_owned();
+        self.read(move |from| counts::of(from, &user)).await
+    }
+
+    async fn topics(&self, user: &str, query: &Query) -> Result<Vec<String>, StoreError> {
+        let (user, query) = (user.to_owned(), query.clone());
+        self.read(move |from| inbox::topics(from, &user, &query))
+            .await
+    }
+
+    async fn mark(
+        &self,
+        user: &str,
+        ids: &[Uuid],
+        mark: Mark,
+    ) -> Result<Vec<Notification>, StoreError> {
+        let (user, ids) = (user.to_owned(), ids.to_vec());
+        self.write(move |to| marks::mark(to, &user, &ids, mark))
+            .await
+    }
+
+    async fn mark_all_read(&self, user: &str) -> Result<u64, StoreError> {
+        let user = user.to_owned();
+        self.write(move |to| marks::all_read(to, &user)).await
+    }
+
+    async fn settings(&self, users: &[String]) -> Result<Vec<Setting>, StoreError> {
+        let users = users.to_vec();
+        self.read(move |from| people::settings(from, &users)).await
+    }
+
+    async fn save_settings(&self, user: &str, settings: &[Setting]) -> Result<(), StoreError> {
+        let (user, settings) = (user.to_owned(), settings.to_vec());
+        self.write(move |to| people::save_settings(to, &user, &settings))
+            .await
+    }
+
+    async fn timeline(
+        &self,
+        find: &Find,
+        user: Option<&str>,
+        deliveries: u32,
+    ) -> Result<Option<Timeline>, StoreError> {
+        let (find, user) = (find.clone(), user.map(str::to_owned));
+        self.read(move |from| timeline::timeline(from, &find, user.as_deref(), deliveries))
+            .await
+    }
+
+    async fn dead_letters(&self, filter: &DeadFilter) -> Result<Vec<DeadLetter>, StoreError> {
+        let filter = filter.clone();
+        self.read(move |from| dead::list(from, &filter)).await
+    }
+
+    async fn settle_dead(&self, ids: &[i64], how: Settle) -> Result<u64, StoreError> {
+        let ids = ids.to_vec();
+        self.write(move |to| dead::settle(to, &ids, how)).await
+    }
+
+    async fn tokens(&self) -> Result<Vec<Token>, StoreError> {
+        self.read(people::tokens).await
+    }
+
+    async fn add_token(&self, token: &Token) -> Result<(), StoreError> {
+        let token = token.clone();
+        self.write(move |to| people::add_token(to, &token)).await
+    }
+
+    async fn revoke_token(&self, hash: &str) -> Result<u64, StoreError> {
+        let hash = hash.to_owned();
+        self.write(move |to| people::revoke_token(to, &hash)).await
+    }
+
+    async fn touch_tokens(&self, hashes: &[String]) -> Result<(), StoreError> {
+        let hashes = hashes.to_vec();
+        self.write(move |to| people::touch_tokens(to, &hashes))
+            .await
+    }
+
+    async fn heartbeat(&self, process: &Process) -> Result<(), StoreError> {
+        let process = process.clone();
+        self.write(move |to| operate::heartbeat(to, &process)).await
+    }
+
+    async fn farewell(&self, process: Uuid) -> Result<(), StoreError> {
+        self.write(move |to| operate::farewell(to, process)).await
+    }
+
+    async fn processes(&self) -> Result<Vec<Process>, StoreError> {
+        self.read(operate::processes).await
+    }
+
+    async fn summary(&self) -> Result<Summary, StoreError> {
+        self.read(operate::summary).await
+    }
+
+    async fn recount(&self, mend: bool) -> Result<u64, StoreError> {
+        if mend {
+            self.write(counts::mend).await
+        } else {
+            self.read(counts::wrong).await
+        }
+    }
+
+    async fn prune(&self, retention: &Retention, batch: u32) -> Result<u64, StoreError> {
+        let mut gone = 0;
+        for what in prune::What::ALL {
+            loop {
+                let retention = *retention;
+                let rows = self
+                    .write(move |to| prune::prune(to, what, &retention, batch))
+                    .await?;
+                gone += rows;
+                if rows == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        // Through the writing thread: a file that can only be read is not ready.
+        self.write(operate::probe).await
+    }
+}
