@@ -180,7 +180,8 @@ pub struct Query {
     pub limit: Option<u64>,
     /// After so many.
     pub offset: u64,
-    /// Order, most significant first; empty is `created` descending. The id breaks ties.
+    /// Order, most significant first; empty is `created` descending. The id breaks ties, in the
+    /// last field's direction; what is absent counts as the largest.
     pub order: Vec<(OrderField, Direction)>,
     /// Substring of title or description, without case; `%` and `_` are wildcards.
     pub search: Option<String>,
@@ -527,7 +528,8 @@ pub struct DeadFilter {
 /// What is to become of dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settle {
-    /// About to be put back on their queue: their failed deliveries become pending.
+    /// About to be put back on their queue: their failed deliveries become pending, with the
+    /// whole retry schedule before them.
     Reopen,
     /// They were put back on their queue.
     Replayed,
@@ -628,11 +630,16 @@ pub trait Store: Send + Sync + 'static {
     /// A chunk that was persisted before changes nothing. A row of a scope is updated when
     /// `(accepted_at, submission)` is greater than what it holds: title, severity and metadata are
     /// replaced, description, link and topic only if given, icon never; it becomes unread.
-    /// Deliveries of superseded rows are not made. Returns one answer for each chunk, in order.
+    /// Deliveries of superseded rows are not made. A broadcast keeps its readers' marks.
+    ///
+    /// A submission whose first persisted chunk came from another body changes nothing either; its
+    /// answer has the rows that the first body made. Returns one answer for each chunk, in order.
     async fn persist(&self, chunks: &[ChunkRows]) -> Result<Vec<ChunkStored>, StoreError>;
 
     /// Claims what it can of these deliveries under `token` until `lease` from now.
-    /// Answers in the order asked; an unknown id is `Done`.
+    /// Answers in the order asked; an unknown id is `Done`, and one asked for twice in a call is
+    /// claimed once. Who holds it under this token already, keeps it. A lease that ran out counts
+    /// as a try.
     async fn claim(
         &self,
         ids: &[Uuid],
@@ -641,7 +648,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Claim>, StoreError>;
 
     /// Records tries of deliveries claimed under `token`, and files the dead letters that come of
-    /// them, in one transaction. Says which were recorded: not those whose lease went to another.
+    /// them, in one transaction. Says which were recorded: not those whose lease went to another,
+    /// and a letter that is about these alone is not filed.
     async fn record(
         &self,
         token: Uuid,
@@ -652,7 +660,8 @@ pub trait Store: Send + Sync + 'static {
     /// Gives claimed deliveries back untried.
     async fn release(&self, token: Uuid, ids: &[Uuid]) -> Result<(), StoreError>;
 
-    /// Replaces a claimed delivery by one for each target, all pending, in one transaction.
+    /// Replaces a claimed delivery by one for each target, all pending, in one transaction. Does
+    /// nothing to one that is not claimed under `token`.
     async fn expand(
         &self,
         token: Uuid,
@@ -670,7 +679,8 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<DeliveryBatch>, StoreError>;
 
-    /// Files dead letters; one that was filed before is not filed again.
+    /// Files dead letters; one that was filed before is not filed again. The deliveries in it that
+    /// are open and that nobody holds are given up with it.
     async fn file_dead(&self, letters: &[DeadLetter]) -> Result<(), StoreError>;
 
     // -- the inbox
@@ -724,22 +734,22 @@ pub trait Store: Send + Sync + 'static {
     /// All tokens.
     async fn tokens(&self) -> Result<Vec<Token>, StoreError>;
 
-    /// Keeps a token.
+    /// Keeps a token; one that is kept already gets the new subject, scopes and end.
     async fn add_token(&self, token: &Token) -> Result<(), StoreError>;
 
-    /// Ends every token whose hash begins with `hash`; says how many.
+    /// Forgets every token whose hash begins with `hash`, which must not be empty; says how many.
     async fn revoke_token(&self, hash: &str) -> Result<u64, StoreError>;
 
-    /// Notes that these tokens were used.
+    /// Notes that these tokens were used, to the minute.
     async fn touch_tokens(&self, hashes: &[String]) -> Result<(), StoreError>;
 
-    /// Notes that a process lives.
+    /// Notes that a process lives; `seen_at` is the store's own clock.
     async fn heartbeat(&self, process: &Process) -> Result<(), StoreError>;
 
     /// Notes that a process has stopped.
     async fn farewell(&self, process: Uuid) -> Result<(), StoreError>;
 
-    /// The processes heard of lately.
+    /// The processes that have not said farewell, nor been pruned.
     async fn processes(&self) -> Result<Vec<Process>, StoreError>;
 
     /// Everything at a glance.
@@ -750,7 +760,8 @@ pub trait Store: Send + Sync + 'static {
     async fn recount(&self, mend: bool) -> Result<u64, StoreError>;
 
     /// Deletes what is too old, in batches of at most `batch` rows, each its own transaction;
-    /// says how many rows went.
+    /// says how many rows went. A submission stays while one of its deliveries is open; inboxes are
+    /// not touched.
     async fn prune(&self, retention: &Retention, batch: u32) -> Result<u64, StoreError>;
 
     /// Whether reading and writing would work now; says what is missing. For `/readyz`.

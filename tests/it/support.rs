@@ -3,3 +3,4 @@
 #[cfg(feature = "rabbitmq")]
 pub(crate) mod rabbitmq;
 pub(crate) mod smtp;
+pub(crate) mod store;
