@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::list;
+use super::read::list;
 use crate::config::error::ConfigError;
 use crate::config::section::Section;
 

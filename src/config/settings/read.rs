@@ -1,0 +1,270 @@
+//! Reading the keys into [`Settings`], with what no type can check.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::IgnoredAny;
+use url::Url;
+
+use super::CatalogSettings;
+use super::CatalogSource;
+use super::ChannelSettings;
+use super::DecoratorSettings;
+use super::IngestSettings;
+use super::QueueSettings;
+use super::RetentionSettings;
+use super::Settings;
+use super::StoreSettings;
+use super::access;
+use super::raw;
+use super::raw::Raw;
+use crate::config::Config;
+use crate::config::duration::Bytes;
+use crate::config::duration::Setting;
+use crate::config::error::ConfigError;
+use crate::config::section::Section;
+use crate::failure::RetrySchedule;
+
+/// Where people's browsers find the pages when nothing is configured, as in Backstage.
+const APP_BASE_URL: &str = "http://localhost:3000";
+/// The default of `tidings.listen`.
+const LISTEN: &str = "127.0.0.1:7117";
+/// The default of `tidings.ingest.listen`.
+const INGEST_LISTEN: &str = "127.0.0.1:7118";
+/// The default of `tidings.data`, below the working directory.
+const DATA: &str = "tidings-data";
+const BODY_LIMIT: usize = 1 << 20;
+const DEADLINE: Duration = Duration::from_secs(20);
+const DRAIN: Duration = Duration::from_secs(25);
+const KEEP: Duration = Duration::from_secs(30 * 86_400);
+const OUTBOX: usize = 1000;
+const DECORATOR_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads everything.
+pub(in crate::config) fn read(config: &Config) -> Result<Settings, ConfigError> {
+    let tidings = config.section("tidings");
+    let raw: Raw = tidings.read()?;
+    let listen = address(
+        &tidings.get("listen"),
+        raw.listen.as_deref().unwrap_or(LISTEN),
+    )?;
+    let inbox = tidings.get("inbox").get("listen");
+    let ingest = tidings.get("ingest").get("listen");
+    let admin = tidings.get("admin").get("listen");
+    let (queue, store) = backend(&tidings, &raw)?;
+    let ingest_listen = raw.ingest.listen.as_deref().unwrap_or(INGEST_LISTEN);
+    let notifications = config.section("notifications");
+    Ok(Settings {
+        app_base_url: base_url(&config.section("app.baseUrl"))?,
+        listen,
+        inbox_listen: match &raw.inbox.listen {
+            Some(text) => address(&inbox, text)?,
+            None => listen,
+        },
+        ingest_listen: address(&ingest, ingest_listen)?,
+        admin_listen: match &raw.admin.listen {
+            Some(text) => Some(address(&admin, text)?),
+            None => None,
+        },
+        queue,
+        store,
+        data: match &raw.data {
+            Some(path) => tidings.get("data").resolve(path),
+            None => PathBuf::from(DATA),
+        },
+        ingest: IngestSettings {
+            wait: raw.ingest.wait.map_or(Duration::ZERO, |wait| wait.0),
+            body_limit: raw
+                .ingest
+                .body_limit
+                .map_or(BODY_LIMIT, |Bytes(limit)| limit),
+            deadline: raw.ingest.deadline.map_or(DEADLINE, |limit| limit.0),
+        },
+        retry: schedule(&tidings.get("retry"), raw.retry.as_deref())?.unwrap_or_default(),
+        channels: channels(&tidings.get("channels"), &raw)?,
+        retention: RetentionSettings {
+            submissions: raw.retention.submissions.map_or(KEEP, |keep| keep.0),
+            dead_letters: raw.retention.dead_letters.map_or(KEEP, |keep| keep.0),
+            outbox: raw.retention.outbox.unwrap_or(OUTBOX),
+        },
+        drain: raw.drain.map_or(DRAIN, |limit| limit.0),
+        external_access: access::read(&config.section("backend.auth.externalAccess"))?,
+        catalog: catalog(config, &tidings, &raw)?,
+        decorators: decorators(&tidings.get("decorators"))?,
+        default_settings: notifications
+            .get("defaultSettings")
+            .read_if_set()?
+            .unwrap_or_default(),
+        development: config.is_bare() && listen.ip().is_loopback(),
+    })
+}
+
+/// The items of a list that may be absent.
+pub(super) fn list(section: &Section) -> Result<Vec<Section>, ConfigError> {
+    section.read_if_set::<Vec<IgnoredAny>>()?;
+    Ok(section.items())
+}
+
+fn address(section: &Section, text: &str) -> Result<SocketAddr, ConfigError> {
+    let text = text.trim();
+    let local = text
+        .strip_prefix("localhost:")
+        .map(|port| format!("127.0.0.1:{port}"));
+    local.as_deref().unwrap_or(text).parse().map_err(|_| {
+        section.error(
+            format!("`{}` must be an address and a port", section.key()),
+            "write it as 127.0.0.1:7117, 0.0.0.0:7117 or [::]:7117",
+        )
+    })
+}
+
+fn base_url(section: &Section) -> Result<Url, ConfigError> {
+    let text: Option<String> = section.read_if_set()?;
+    let text = text.as_deref().unwrap_or(APP_BASE_URL);
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        _ => Err(section.error(
+            format!("`{}` must be an http or https address", section.key()),
+            "write it as https://backstage.example.com",
+        )),
+    }
+}
+
+/// The queue and the store: both or neither, since a half of each would lose what it promises.
+fn backend(
+    tidings: &Section,
+    raw: &Raw,
+) -> Result<(Option<QueueSettings>, Option<StoreSettings>), ConfigError> {
+    let (queue, store) = (tidings.get("queue"), tidings.get("store"));
+    let both = "set both for RabbitMQ and PostgreSQL, or neither for the file in `tidings.data`";
+    match (&raw.queue.url, &raw.store.url) {
+        (Some(_), None) => Err(queue.get("url").error(
+            "`tidings.queue.url` is set and `tidings.store.url` is not",
+            both,
+        )),
+        (None, Some(_)) => Err(store.get("url").error(
+            "`tidings.store.url` is set and `tidings.queue.url` is not",
+            both,
+        )),
+        (None, None) => Ok((None, None)),
+        (Some(broker), Some(database)) => {
+            let example = "write it as amqp://user:password@host:5672/vhost";
+            scheme(&queue.get("url"), broker, &["amqp", "amqps"], example)?;
+            let example = "write it as postgres://user:password@host:5432/tidings";
+            scheme(
+                &store.get("url"),
+                database,
+                &["postgres", "postgresql"],
+                example,
+            )?;
+            let prefix = raw.queue.prefix.as_deref().unwrap_or("tidings");
+            check_prefix(&queue.get("prefix"), prefix)?;
+            let queue = QueueSettings {
+                url: broker.clone(),
+                prefix: prefix.to_owned(),
+                origins: raw.queue.origins.clone(),
+                limit: raw.queue.limit,
+            };
+            let store = StoreSettings {
+                url: database.clone(),
+                pool: raw.store.pool.map(usize::from),
+            };
+            Ok((Some(queue), Some(store)))
+        }
+    }
+}
+
+fn scheme(
+    section: &Section,
+    text: &str,
+    schemes: &[&str],
+    example: &str,
+) -> Result<(), ConfigError> {
+    match Url::parse(text) {
+        Ok(url) if schemes.contains(&url.scheme()) => Ok(()),
+        _ => Err(section.error(
+            format!(
+                "`{}` must be an {}:// address",
+                section.key(),
+                schemes.join(":// or ")
+            ),
+            example,
+        )),
+    }
+}
+
+fn check_prefix(section: &Section, prefix: &str) -> Result<(), ConfigError> {
+    let fits = |one: u8| one.is_ascii_alphanumeric() || matches!(one, b'-' | b'_' | b'.');
+    if !prefix.is_empty() && prefix.len() <= 64 && prefix.bytes().all(fits) {
+        return Ok(());
+    }
+    Err(section.error(
+        format!(
+            "`{}` must be 1 to 64 of a-z, A-Z, 0-9, `-`, `_`, `.`",
+            section.key()
+        ),
+        "",
+    ))
+}
+
+fn schedule(
+    section: &Section,
+    waits: Option<&[Setting]>,
+) -> Result<Option<RetrySchedule>, ConfigError> {
+    let Some(waits) = waits else {
+        return Ok(None);
+    };
+    RetrySchedule::new(waits.iter().map(|wait| wait.0).collect())
+        .map(Some)
+        .map_err(|why| section.error(format!("`{}`: {why}", section.key()), ""))
+}
+
+fn channels(
+    section: &Section,
+    raw: &Raw,
+) -> Result<BTreeMap<String, ChannelSettings>, ConfigError> {
+    let channel = |(name, channel): (&String, &raw::Channel)| {
+        let retry = schedule(&section.get(name).get("retry"), channel.retry.as_deref())?;
+        Ok((name.clone(), ChannelSettings { retry }))
+    };
+    raw.channels.iter().map(channel).collect()
+}
+
+fn catalog(config: &Config, tidings: &Section, raw: &Raw) -> Result<CatalogSettings, ConfigError> {
+    let source = raw.catalog.source.unwrap_or_default();
+    if source == CatalogSource::Backstage {
+        return Err(tidings.get("catalog").get("source").error(
+            "a live Backstage catalog is not served yet",
+            "use `file`, and name the files of users and groups in `catalog.locations`",
+        ));
+    }
+    let mut files = Vec::new();
+    for location in list(&config.section("catalog.locations"))? {
+        let read: raw::Location = location.read()?;
+        if read.kind != "file" {
+            continue;
+        }
+        let one = read.target.map(|path| (location.get("target"), path));
+        let more = list(&location.get("targets"))?;
+        for target in more {
+            files.push(target.resolve(&target.read::<PathBuf>()?));
+        }
+        files.extend(one.map(|(target, path)| target.resolve(&path)));
+    }
+    Ok(CatalogSettings { source, files })
+}
+
+fn decorators(section: &Section) -> Result<Vec<DecoratorSettings>, ConfigError> {
+    let decorator = |item: &Section| {
+        let read: raw::Decorator = item.read()?;
+        Ok(DecoratorSettings {
+            name: read.name,
+            policy: read.policy,
+            timeout: read.timeout.map_or(DECORATOR_TIMEOUT, |timeout| timeout.0),
+            section: item.without(&["name", "policy", "timeout"]),
+        })
+    };
+    list(section)?.iter().map(decorator).collect()
+}
