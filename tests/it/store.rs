@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use tidings::store::Store;
 
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod suite;

@@ -1,5 +1,7 @@
 //! What several integration tests need.
 
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 #[cfg(feature = "rabbitmq")]
 pub(crate) mod rabbitmq;
 pub(crate) mod smtp;
