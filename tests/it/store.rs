@@ -41,6 +41,11 @@ macro_rules! conformance {
             }
         )+)+
 
+
+        #[test]
+        fn every_story_ends_as_in_the_model() {
+            $crate::store::suite::story::tell::<$harness>();
+        }
     };
     ($harness:ty) => {
         $crate::store::conformance!($harness:

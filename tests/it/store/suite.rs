@@ -6,7 +6,7 @@ pub(crate) mod deliveries;
 pub(crate) mod inbox;
 pub(crate) mod operate;
 pub(crate) mod persist;
-// pub(crate) mod story;
+pub(crate) mod story;
 pub(crate) mod stranded;
 pub(crate) mod timeline;
 

@@ -199,7 +199,10 @@ pub(crate) async fn only_the_holder_records_releases_and_expands(store: Arc<dyn 
         assert!(recorded.is_empty());
         store.release(stranger, &[id]).await.unwrap();
         let child = child(&header, id, "x");
-        store.expand(stranger, id, &[child.clone()]).await.unwrap();
+        store
+            .expand(stranger, id, std::slice::from_ref(&child))
+            .await
+            .unwrap();
         assert_eq!(ask(&store, child.id).await, Claim::Done);
     }
     assert_eq!(
