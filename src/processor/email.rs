@@ -88,7 +88,7 @@ pub fn build(
     services: &Services,
 ) -> Result<Option<Arc<dyn Sender>>, ConfigError> {
     let config = match section.read_if_set::<EmailConfig>()? {
-        Some(config) => config,
+        Some(config) => config.resolved(&section.get("transportConfig")),
         None if services.embedded => outbox_config(services.development),
         None => return Ok(None),
     };
@@ -98,11 +98,7 @@ pub fn build(
             .key
             .split('.')
             .fold(section.clone(), |at, key| at.get(key));
-        let (what, help) = match fault.message.strip_prefix("is missing: ") {
-            Some(help) => ("is missing", help),
-            None => (fault.message.as_str(), ""),
-        };
-        at.error(format!("`{}` {what}", at.key()), help)
+        at.error(format!("`{}` {}", at.key(), fault.message), fault.help)
     })?;
     Ok(Some(Arc::new(email.keeping(services.outbox))))
 }
@@ -146,7 +142,7 @@ impl Email {
             concurrency,
             pace: config
                 .throttle_interval
-                .and_then(|interval| Pace::new(interval, concurrency)),
+                .and_then(|interval| Pace::new(interval.0, concurrency)),
             catalog,
         })
     }

@@ -13,6 +13,8 @@ use serde::Deserializer;
 use serde::de::Error as _;
 use serde::de::IgnoredAny;
 
+use crate::config::Section;
+use crate::config::duration::Setting;
 use crate::processor::Filter;
 
 /// How long one mail may take when nothing is configured. Below the half minute that the sender
@@ -35,13 +37,11 @@ pub struct EmailConfig {
     #[serde(default)]
     pub broadcast_config: BroadcastConfig,
     /// Mails under way at once in this process. Default 8 (the peer's is 2).
-    #[serde(default, deserialize_with = "lenient::number")]
     pub concurrency_limit: Option<u16>,
     /// When given, at most `concurrencyLimit` mails begin in each interval, in this process.
     /// Absent: as fast as the relay takes them. (The peer's default is 100 ms; there it paces the
     /// mails of one broadcast alone.)
-    #[serde(default, deserialize_with = "lenient::duration")]
-    pub throttle_interval: Option<Duration>,
+    pub throttle_interval: Option<Setting>,
     /// Accepted for the peer's sake. The catalog keeps its own copy of addresses.
     pub cache: Option<IgnoredAny>,
     /// Which notifications become mail.
@@ -66,14 +66,11 @@ pub struct TransportConfig {
     /// The relay. Required for `smtp`.
     pub hostname: Option<String>,
     /// Its port. Required for `smtp`.
-    #[serde(default, deserialize_with = "lenient::number")]
     pub port: Option<u16>,
     /// TLS from the first byte (port 465, as a rule).
-    #[serde(default, deserialize_with = "lenient::boolean")]
     pub secure: Option<bool>,
     /// No mail without STARTTLS. Where it is not required, it is used if it is offered, as in the
     /// peer.
-    #[serde(default, deserialize_with = "lenient::boolean")]
     pub require_tls: Option<bool>,
     /// Signs in when the password is given too.
     pub username: Option<String>,
@@ -81,10 +78,8 @@ pub struct TransportConfig {
     pub password: Option<Password>,
     /// Ours: how long one mail may take, from the connection to the relay's last answer; 1 s to
     /// 29 s. Default 25 s.
-    #[serde(default, deserialize_with = "lenient::duration")]
-    pub timeout: Option<Duration>,
+    pub timeout: Option<Setting>,
     /// Ours: connections kept open between mails. Default: `concurrencyLimit`.
-    #[serde(default, deserialize_with = "lenient::number")]
     pub pool_size: Option<u16>,
     /// Ours: a PEM file of authorities to trust beside the system's.
     pub ca_file: Option<PathBuf>,
@@ -160,19 +155,26 @@ impl<'de> Deserialize<'de> for Password {
 
 /// Something in the section that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {message}")]
+#[error("`{key}` {message}; {help}")]
 pub struct Fault {
     /// The key, from the section down.
     pub key: &'static str,
-    /// What is wrong and what would be right.
+    /// What is wrong, after the key.
     pub message: String,
+    /// What would be right.
+    pub help: String,
 }
 
 impl Fault {
-    pub(super) fn new(key: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(
+        key: &'static str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
         Self {
             key,
             message: message.into(),
+            help: help.into(),
         }
     }
 }
@@ -186,12 +188,26 @@ pub(super) enum TransportKind {
 }
 
 impl EmailConfig {
+    /// Its paths, from the directory of the file that they stand in.
+    pub(super) fn resolved(mut self, transport: &Section) -> Self {
+        if let Some(config) = &mut self.transport_config {
+            for (key, path) in [
+                ("caFile", &mut config.ca_file),
+                ("directory", &mut config.directory),
+            ] {
+                *path = path.take().map(|path| transport.get(key).resolve(&path));
+            }
+        }
+        self
+    }
+
     /// The transport, if it is one that is served.
     pub(super) fn transport(&self) -> Result<(&TransportConfig, TransportKind), Fault> {
         let transport = self.transport_config.as_ref().ok_or_else(|| {
             Fault::new(
                 "transportConfig",
-                "is missing: say how mail leaves, as in { transport: smtp, hostname: smtp.example.com, port: 587 }",
+                "is missing",
+                "say how mail leaves, as in { transport: smtp, hostname: smtp.example.com, port: 587 }",
             )
         })?;
         let kind = match transport.transport.as_str() {
@@ -201,16 +217,15 @@ impl EmailConfig {
             "ses" | "azure" | "sendmail" => {
                 return Err(Fault::new(
                     "transportConfig.transport",
-                    format!(
-                        "`{}` is not served yet; use smtp (every one of these services takes mail by SMTP too)",
-                        transport.transport
-                    ),
+                    format!("`{}` is not served yet", transport.transport),
+                    "use smtp: all of these take mail by SMTP too",
                 ));
             }
             other => {
                 return Err(Fault::new(
                     "transportConfig.transport",
-                    format!("`{other}` is not a transport; one of smtp, outbox, stream"),
+                    format!("`{other}` is not a transport"),
+                    "one of smtp, outbox, stream",
                 ));
             }
         };
@@ -222,7 +237,8 @@ impl EmailConfig {
         let sender = self.sender.as_deref().ok_or_else(|| {
             Fault::new(
                 "sender",
-                "is missing: the address that mail comes from, as in Tidings <tidings@example.com>",
+                "is missing",
+                "the address that mail comes from, as in Tidings <tidings@example.com>",
             )
         })?;
         mailbox("sender", sender)
@@ -237,7 +253,7 @@ impl EmailConfig {
     /// Mails under way at once.
     pub(super) fn concurrency(&self) -> Result<usize, Fault> {
         match self.concurrency_limit {
-            Some(0) => Err(Fault::new("concurrencyLimit", "must be at least 1")),
+            Some(0) => Err(Fault::new("concurrencyLimit", "must be at least 1", "")),
             Some(limit) => Ok(usize::from(limit)),
             None => Ok(CONCURRENCY),
         }
@@ -253,19 +269,22 @@ impl TransportConfig {
             .ok_or_else(|| {
                 Fault::new(
                     "transportConfig.hostname",
-                    "is missing: the relay, as in smtp.example.com",
+                    "is missing",
+                    "the relay, as in smtp.example.com",
                 )
             })?;
         let port = self.port.filter(|port| *port != 0).ok_or_else(|| {
             Fault::new(
                 "transportConfig.port",
-                "is missing: as a rule 587, 465 with `secure: true`, or 25",
+                "is missing",
+                "as a rule 587, 465 with `secure: true`, or 25",
             )
         })?;
         if self.secure() && self.require_tls == Some(true) {
             return Err(Fault::new(
                 "transportConfig.requireTls",
-                "goes with STARTTLS; `secure: true` is TLS from the first byte: choose one",
+                "demands STARTTLS, and `secure` is TLS from the first byte",
+                "choose one: `secure` for port 465, `requireTls` for 587",
             ));
         }
         Ok(TransportKind::Smtp { hostname, port })
@@ -275,18 +294,21 @@ impl TransportConfig {
         self.secure.unwrap_or(false)
     }
 
-    /// Both, or neither: as in the peer, one alone does not sign in.
+    /// Both, or neither: as in the peer, one alone does not sign in, nor does an empty one.
     pub(super) fn credentials(&self) -> Option<(&str, &Password)> {
-        self.username.as_deref().zip(self.password.as_ref())
+        let user = self.username.as_deref().filter(|user| !user.is_empty())?;
+        let password = self.password.as_ref()?;
+        (!password.0.is_empty()).then_some((user, password))
     }
 
     /// How long one mail may take.
     pub(super) fn time_limit(&self) -> Result<Duration, Fault> {
-        let limit = self.timeout.unwrap_or(TIMEOUT);
+        let limit = self.timeout.map_or(TIMEOUT, |limit| limit.0);
         if !(Duration::from_secs(1)..=Duration::from_secs(29)).contains(&limit) {
             return Err(Fault::new(
                 "transportConfig.timeout",
-                "must be from 1s to 29s: a sender is given half a minute for each mail",
+                "must be from 1s to 29s",
+                "a sender is given half a minute for each mail",
             ));
         }
         Ok(limit)
@@ -297,92 +319,30 @@ fn mailbox(key: &'static str, text: &str) -> Result<Mailbox, Fault> {
     text.parse().map_err(|error| {
         Fault::new(
             key,
-            format!("is not a mail address ({error}); expected name@domain or Name <name@domain>"),
+            format!("is not a mail address ({error})"),
+            "write it as name@domain or Name <name@domain>",
         )
     })
-}
-
-/// Numbers, switches and durations as Backstage reads them: a `${VARIABLE}` makes text of all.
-mod lenient {
-    use std::time::Duration;
-
-    use serde::Deserialize;
-    use serde::Deserializer;
-    use serde::de::Error as _;
-    use serde_json::Value;
-
-    pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
-        let value = Value::deserialize(from)?;
-        let number = match &value {
-            Value::Null => return Ok(None),
-            Value::Number(number) => number.as_u64(),
-            Value::String(text) => text.trim().parse().ok(),
-            _ => None,
-        };
-        number
-            .and_then(|number| u16::try_from(number).ok())
-            .map(Some)
-            .ok_or_else(|| D::Error::custom("must be a whole number from 0 to 65535"))
-    }
-
-    pub(super) fn boolean<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error> {
-        match Value::deserialize(from)? {
-            Value::Null => Ok(None),
-            Value::Bool(switch) => Ok(Some(switch)),
-            Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
-                "true" | "yes" | "on" | "y" | "1" => Ok(Some(true)),
-                "false" | "no" | "off" | "n" | "0" => Ok(Some(false)),
-                _ => Err(D::Error::custom("must be true or false")),
-            },
-            _ => Err(D::Error::custom("must be true or false")),
-        }
-    }
-
-    pub(super) fn duration<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        match Value::deserialize(from)? {
-            Value::Null => Ok(None),
-            value => read(&value).map(Some).ok_or_else(|| {
-                D::Error::custom("must be a duration, as in 500ms, 20s, PT1M or { minutes: 1 }")
-            }),
-        }
-    }
-
-    /// A text of a number and a unit, an ISO 8601 duration, or an object of units.
-    fn read(value: &Value) -> Option<Duration> {
-        match value {
-            Value::String(text) => {
-                let span: jiff::SignedDuration = text.parse().ok()?;
-                span.try_into().ok()
-            }
-            Value::Object(parts) => parts.iter().try_fold(Duration::ZERO, |sum, (unit, count)| {
-                let each = match unit.as_str() {
-                    "milliseconds" => 0.001,
-                    "seconds" => 1.0,
-                    "minutes" => 60.0,
-                    "hours" => 3_600.0,
-                    "days" => 86_400.0,
-                    _ => return None,
-                };
-                let part = Duration::try_from_secs_f64(count.as_f64()? * each).ok()?;
-                sum.checked_add(part)
-            }),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::config::Environment;
 
-    fn read(json: &str) -> Result<EmailConfig, serde_json::Error> {
-        serde_json::from_str(json)
+    fn read(yaml: &str) -> Result<EmailConfig, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tidings.yaml");
+        let yaml = format!("notifications: {{ processors: {{ email: {yaml} }} }}");
+        std::fs::write(&file, yaml).unwrap();
+        let config = Config::load(&[file], &[], &Environment::default()).unwrap();
+        let section = config.section("notifications.processors.email");
+        section.read().map_err(|error| error.to_string())
     }
 
-    fn fault(json: &str) -> Fault {
-        let config = read(json).unwrap();
+    fn fault(yaml: &str) -> Fault {
+        let config = read(yaml).unwrap();
         let transport = config.transport().map(|_| ());
         transport.and(config.from().map(|_| ())).unwrap_err()
     }
@@ -410,13 +370,11 @@ mod tests {
             config.from().unwrap().email.to_string(),
             "tidings@example.com"
         );
-        assert_eq!(config.throttle_interval, Some(Duration::from_secs(1)));
+        assert_eq!(
+            config.throttle_interval,
+            Some(Setting(Duration::from_secs(1)))
+        );
         assert_eq!(config.broadcast_config.receiver, Receiver::Config);
-        for (text, expected) in [("500ms", 500), ("PT1M", 60_000), ("20s", 20_000)] {
-            let config = read(&format!(r#"{{"throttleInterval":"{text}"}}"#)).unwrap();
-            let expected = Duration::from_millis(expected);
-            assert_eq!(config.throttle_interval, Some(expected), "{text}");
-        }
     }
 
     #[test]
@@ -461,9 +419,10 @@ mod tests {
         ] {
             let fault = fault(json);
             assert_eq!(fault.key, key, "{json}");
-            assert!(fault.message.contains(says), "{fault}");
+            assert!(fault.to_string().contains(says), "{fault}");
         }
-        assert!(read(r#"{"senders":"a@b.c"}"#).is_err());
+        let error = read(r#"{"senders":"a@b.c"}"#).unwrap_err();
+        assert!(error.contains("did you mean `sender`"), "{error}");
         assert!(read(r#"{"throttleInterval":"soon"}"#).is_err());
     }
 
@@ -473,7 +432,7 @@ mod tests {
         let shown = format!("{:?}", read(text).unwrap());
         assert!(!shown.contains("canary-7"), "{shown}");
         let wrong = r#"{"transportConfig":{"transport":"smtp","password":7270077}}"#;
-        let error = read(wrong).unwrap_err().to_string();
+        let error = read(wrong).unwrap_err();
         assert!(
             error.contains("quotes") && !error.contains("7270077"),
             "{error}"

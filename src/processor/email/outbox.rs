@@ -56,7 +56,8 @@ impl Outbox {
         let path = self
             .blocking(move || write(&directory, &name, &content))
             .await?;
-        if self.written.fetch_add(1, Ordering::Relaxed) % WRITES_PER_PRUNING == 0 {
+        let written = self.written.fetch_add(1, Ordering::Relaxed);
+        if written.is_multiple_of(WRITES_PER_PRUNING) {
             // What cannot be removed hinders no mail.
             if let Err(error) = prune(&self.directory, self.keep).await {
                 tracing::warn!(%error, "old mails could not be removed from the outbox");

@@ -338,13 +338,14 @@ fn tls(host: &str, ca_file: Option<&Path>) -> Result<TlsParameters, Fault> {
     let mut builder = TlsParameters::builder(host.to_owned());
     if let Some(file) = ca_file {
         let shown = file.display();
-        let pem = std::fs::read(file)
-            .map_err(|error| Fault::new(KEY, format!("cannot read {shown}: {error}")))?;
+        let pem = std::fs::read(file).map_err(|error| {
+            Fault::new(KEY, format!("cannot be read: {error}"), shown.to_string())
+        })?;
         let certificate = Certificate::from_pem(&pem)
-            .map_err(|_| Fault::new(KEY, format!("{shown} is not a PEM file of certificates")))?;
+            .map_err(|_| Fault::new(KEY, "is not a PEM file of certificates", shown.to_string()))?;
         builder = builder.add_root_certificate(certificate);
     }
     builder
         .build()
-        .map_err(|error| Fault::new(KEY, format!("cannot be used: {error}")))
+        .map_err(|error| Fault::new(KEY, format!("cannot be used: {error}"), ""))
 }
