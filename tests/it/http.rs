@@ -1,6 +1,10 @@
 //! The HTTP side as its callers see it.
 
 #[cfg(feature = "sqlite")]
+pub(crate) mod house;
+#[cfg(feature = "sqlite")]
+mod inbox;
+#[cfg(feature = "sqlite")]
 mod ingest;
 #[cfg(feature = "sqlite")]
 mod signals;
