@@ -39,3 +39,8 @@ pub mod worker;
 
 // Floor 4.
 pub mod runner;
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

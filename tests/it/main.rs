@@ -9,6 +9,7 @@
 mod cli;
 mod config;
 mod conformance;
+mod docs;
 mod email;
 mod http;
 mod journey;
