@@ -53,6 +53,8 @@ pub struct Pipeline {
     pub app_base_url: Url,
     /// Broker user to origin, for producers on the queue.
     pub origins: BTreeMap<String, String>,
+    /// Largest submission that a producer may publish, in bytes.
+    pub body_limit: usize,
     /// For the terminal.
     pub events: Events,
 }

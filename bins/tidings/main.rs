@@ -1,1 +1,90 @@
-fn main() {}
+//! `tidings`: everything in one process, and the operators' commands.
+
+mod check;
+mod client;
+mod dead;
+mod list;
+mod paint;
+mod render;
+mod screen;
+mod send;
+mod small;
+mod status;
+mod token;
+mod trace;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::Subcommand;
+use tidings::runner::StartError;
+use tidings::runner::VERSION;
+use tidings::runner::process::block_on;
+
+/// Notifications: send once; inbox, open page and mailbox, nothing lost, nothing doubled.
+#[derive(Parser)]
+#[command(
+    name = "tidings",
+    version = VERSION,
+    after_help = "Exit codes: 0 done, 1 failed or degraded, 2 usage, 3 configuration, 4 no answer or \
+timed out, 5 refused, 6 done in part, 130 interrupted."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Up(up::UpArgs),
+    Send(send::SendArgs),
+    List(list::ListArgs),
+    Trace(trace::TraceArgs),
+    Status(status::StatusArgs),
+    Dead(dead::DeadArgs),
+    Token(token::TokenArgs),
+    UserToken(small::UserTokenArgs),
+    Check(check::CheckArgs),
+    Migrate(check::MigrateArgs),
+    Backup(small::BackupArgs),
+    Completions(small::CompletionsArgs),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(error.code)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, StartError> {
+    match command {
+        Command::Up(args) => up::run(&args),
+        Command::Send(args) => block_on(send::run(&args)),
+        Command::List(args) => block_on(list::run(&args)),
+        Command::Trace(args) => block_on(trace::run(&args)),
+        Command::Status(args) => block_on(status::run(&args)),
+        Command::Dead(args) => block_on(dead::run(&args)),
+        Command::Token(args) => block_on(token::run(&args)),
+        Command::UserToken(args) => small::user_token(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Migrate(args) => check::migrate(&args),
+        Command::Backup(args) => block_on(small::backup(&args)),
+        Command::Completions(args) => Ok(small::completions(&args)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -121,20 +121,25 @@ impl Intake {
                 detail,
             )));
         };
+        if self.0.body_limit < message.body.len() {
+            let limit = self.0.body_limit;
+            return Err(Invalid::at("#", &format!("is longer than {limit} bytes")).into());
+        }
         let body: Value = serde_json::from_slice(&message.body)
             .map_err(|error| Invalid::at("#", &format!("is not JSON: {error}")))?;
         let draft = Draft::parse(&body)?;
-        let key = Some(message.id.clone()).filter(|id| !id.is_empty());
-        if key.as_deref().is_some_and(|key| !is_key(key)) {
+        // Without a key nobody could tell a repeated message from a second one.
+        let key = message.id.clone();
+        if !is_key(&key) {
             return Err(Invalid::at(
                 "message_id",
-                "is the idempotency key: 1 to 255 visible ASCII characters",
+                "is missing or no idempotency key: set 1 to 255 visible ASCII characters",
             )
             .into());
         }
         metrics::counter!(metric::SUBMISSIONS, "origin" => origin.clone(), "outcome" => "accepted")
             .increment(1);
-        Ok(draft.submit(origin, key, Via::Queue, now))
+        Ok(draft.submit(origin, Some(key), Via::Queue, now))
     }
 
     /// Tells the producer why its submission is not taken up.

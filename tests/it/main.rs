@@ -19,3 +19,4 @@ mod queue;
 mod schemas;
 mod store;
 mod support;
+mod worker;

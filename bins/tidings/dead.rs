@@ -1,0 +1,349 @@
+//! `tidings dead`: look at what was given up, put it back, or drop it.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::Value;
+use serde_json::json;
+use tidings::failure::Reason;
+use tidings::runner::StartError;
+use tidings::store::DeadLetter;
+use tidings::time::Timestamp;
+
+use crate::client::Client;
+use crate::client::ClientArgs;
+use crate::client::FAILED;
+use crate::client::IN_PART;
+use crate::client::USAGE;
+use crate::client::encoded;
+use crate::client::error_at;
+use crate::paint::Paint;
+use crate::render;
+
+/// Look at dead letters, put them back on their queue, or drop them.
+#[derive(clap::Args, Debug)]
+pub(crate) struct DeadArgs {
+    #[command(subcommand)]
+    command: Dead,
+}
+
+#[derive(Subcommand, Debug)]
+enum Dead {
+    /// List them, newest first
+    List {
+        #[command(flatten)]
+        which: Which,
+        /// Also those that were put back
+        #[arg(long)]
+        replayed: bool,
+        /// At most so many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Show one with its headers; its content is masked unless --payload is given
+    Show {
+        /// Its number
+        id: i64,
+        /// Show the content too
+        #[arg(long)]
+        payload: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Put them back on the queue where they died
+    Replay {
+        #[command(flatten)]
+        settle: Settle,
+    },
+    /// Drop them for good
+    Discard {
+        #[command(flatten)]
+        settle: Settle,
+    },
+}
+
+/// Which dead letters.
+#[derive(clap::Args, Debug, Default)]
+struct Which {
+    /// Of this reason: server, rejected, invalid, …
+    #[arg(long)]
+    reason: Option<Reason>,
+    /// That died at this stage: submit, chunks, deliver.email, …
+    #[arg(long)]
+    stage: Option<String>,
+    /// That died before this moment (RFC 3339)
+    #[arg(long, value_parser = moment)]
+    before: Option<Timestamp>,
+    /// That died at or after this moment (RFC 3339)
+    #[arg(long, value_parser = moment)]
+    after: Option<Timestamp>,
+}
+
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  tidings dead replay 480 481
+  tidings dead replay --reason server --dry-run
+  tidings dead discard --stage submit --all")]
+struct Settle {
+    /// Their numbers
+    ids: Vec<i64>,
+    #[command(flatten)]
+    which: Which,
+    /// Really all of them
+    #[arg(long)]
+    all: bool,
+    /// Only say how many it would be
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+fn moment(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).ok_or_else(|| "not a moment as in 2026-11-24T19:42:00Z".to_owned())
+}
+
+/// Does it.
+///
+/// # Errors
+/// That nobody answers, or it is refused.
+pub(crate) async fn run(args: &DeadArgs) -> Result<ExitCode, StartError> {
+    match &args.command {
+        Dead::List {
+            which,
+            replayed,
+            limit,
+            client,
+        } => {
+            let connected = client.connect()?;
+            list(&connected, which, *replayed, *limit, client.json).await
+        }
+        Dead::Show {
+            id,
+            payload,
+            client,
+        } => show(&client.connect()?, *id, *payload, client.json).await,
+        Dead::Replay { settle } => settle.run("replay").await,
+        Dead::Discard { settle } => settle.run("discard").await,
+    }
+}
+
+async fn list(
+    client: &Client,
+    which: &Which,
+    replayed: bool,
+    limit: u32,
+    as_json: bool,
+) -> Result<ExitCode, StartError> {
+    let mut query = vec![format!("limit={limit}"), format!("replayed={replayed}")];
+    for (name, value) in [
+        ("reason", which.reason.map(|reason| reason.to_string())),
+        ("stage", which.stage.clone()),
+        ("before", which.before.map(|at| at.to_string())),
+        ("after", which.after.map(|at| at.to_string())),
+    ] {
+        query.extend(value.map(|value| format!("{name}={}", encoded(&value))));
+    }
+    let told = client
+        .get(&format!("/api/tidings/v1/dead-letters?{}", query.join("&")))
+        .await?;
+    let letters = told["deadLetters"].as_array().cloned().unwrap_or_default();
+    if as_json {
+        letters.iter().for_each(|letter| println!("{letter}"));
+    } else {
+        print!("{}", table(&letters, Paint::stdout()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(letters: &[Value], paint: Paint) -> String {
+    if letters.is_empty() {
+        return "No dead letters.\n".to_owned();
+    }
+    let now = Timestamp::now();
+    let head = format!(
+        "{:<6} {:<20} {:<14} {:>5}  {:<22} {:<11} {}",
+        "ID", "STAGE", "REASON", "TRIES", "DIED", "SUBMISSION", "WHAT"
+    );
+    let mut out = format!("{}\n", paint.bold(&head));
+    let mut reasons: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+    for letter in letters {
+        let text = |name: &str| letter[name].as_str().unwrap_or_default();
+        let died = Timestamp::parse(text("died_at")).unwrap_or(now);
+        let died = format!("{}  {} ago", render::clock(died), render::ago(died, now));
+        let submission = letter["submission"].as_str().map_or("–", render::short);
+        let row = format!(
+            "{:<6} {:<20} {:<14} {:>5}  {died:<22} {submission:<11} {}",
+            letter["id"],
+            text("stage"),
+            text("reason"),
+            letter["tries"],
+            text("detail")
+        );
+        out.push_str(row.trim_end());
+        out.push('\n');
+        *reasons.entry(text("reason").to_owned()).or_default() += 1;
+    }
+    let words: Vec<String> = reasons
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    let total = render::count(letters.len() as u64, "dead letter", "dead letters");
+    out.push_str(&format!("\n{total}: {}.\n", words.join(", ")));
+    out.push_str(&format!(
+        "  look    tidings dead show {}\n",
+        letters[0]["id"]
+    ));
+    if let Some(reason) = reasons.keys().next() {
+        out.push_str(&format!(
+            "  replay  tidings dead replay --reason {reason} --dry-run\n"
+        ));
+    }
+    out
+}
+
+async fn show(
+    client: &Client,
+    id: i64,
+    payload: bool,
+    as_json: bool,
+) -> Result<ExitCode, StartError> {
+    let told = client
+        .get(&format!("/api/tidings/v1/dead-letters/{id}"))
+        .await?;
+    let mut letter: DeadLetter = serde_json::from_value(told).map_err(|error| {
+        error_at(
+            FAILED,
+            error.to_string(),
+            client.base(),
+            "is it of another version?",
+        )
+    })?;
+    if !payload {
+        letter.body = mask(&letter.body);
+    }
+    if as_json {
+        println!("{}", json!(letter));
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("Dead letter {}\n", letter.id);
+    println!("Stage       {}", letter.stage);
+    println!("Reason      {}: {}", letter.reason, letter.detail);
+    println!("Tries       {}", letter.tries);
+    println!("Died        {}", render::moment(letter.died_at));
+    if let Some(submission) = letter.submission {
+        println!("Submission  {submission}");
+    }
+    if let Some(origin) = &letter.origin {
+        println!("Origin      {origin}");
+    }
+    if let Some(at) = letter.replayed_at {
+        println!("Put back    {}", render::moment(at));
+    }
+    for (name, value) in &letter.headers {
+        println!("Header      {name}: {value}");
+    }
+    let body = serde_json::from_slice::<Value>(&letter.body)
+        .and_then(|body| serde_json::to_string_pretty(&body))
+        .unwrap_or_else(|_| String::from_utf8_lossy(&letter.body).into_owned());
+    println!("\n{body}");
+    if !payload {
+        println!("\nThe content is masked; --payload shows it.");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The body with the texts of its payloads covered, since they may be private.
+fn mask(body: &[u8]) -> Vec<u8> {
+    fn cover(value: &mut Value, inside: bool) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    cover(
+                        value,
+                        inside || matches!(name.as_str(), "payload" | "patch"),
+                    );
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| cover(item, inside)),
+            Value::String(text) if inside => *text = "•••".to_owned(),
+            _ => {}
+        }
+    }
+    match serde_json::from_slice::<Value>(body) {
+        Ok(mut value) => {
+            cover(&mut value, false);
+            value.to_string().into_bytes()
+        }
+        Err(_) => format!("{} bytes that are not JSON", body.len()).into_bytes(),
+    }
+}
+
+impl Settle {
+    async fn run(&self, what: &str) -> Result<ExitCode, StartError> {
+        let filtered = self.which.reason.is_some()
+            || self.which.stage.is_some()
+            || self.which.before.is_some()
+            || self.which.after.is_some();
+        if self.ids.is_empty() && !filtered && !self.all {
+            return Err(error_at(
+                USAGE,
+                "which dead letters?",
+                &format!("tidings dead {what}"),
+                "give their numbers, a filter (--reason, --stage, --before, --after), or --all",
+            ));
+        }
+        let mut body = json!({"ids": self.ids, "all": self.all, "dryRun": self.dry_run});
+        for (name, value) in [
+            ("reason", self.which.reason.map(|reason| json!(reason))),
+            ("stage", self.which.stage.as_ref().map(|stage| json!(stage))),
+            ("before", self.which.before.map(|at| json!(at))),
+            ("after", self.which.after.map(|at| json!(at))),
+        ] {
+            if let Some(value) = value {
+                body[name] = value;
+            }
+        }
+        let client = self.client.connect()?;
+        let told = client
+            .post(&format!("/api/tidings/v1/dead-letters/{what}"), &body)
+            .await?;
+        if self.client.json {
+            println!("{told}");
+        } else {
+            let count = told["count"].as_u64().unwrap_or(0);
+            let letters = render::count(count, "dead letter", "dead letters");
+            let done = match (what, self.dry_run) {
+                ("replay", true) => "would be put back",
+                ("replay", false) => "put back",
+                (_, true) => "would be dropped",
+                (_, false) => "dropped",
+            };
+            println!("{letters} {done}.");
+        }
+        let missing = !self.ids.is_empty() && told["count"].as_u64() < Some(self.ids.len() as u64);
+        Ok(if missing {
+            ExitCode::from(IN_PART)
+        } else {
+            ExitCode::SUCCESS
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_covered_and_identity_is_not() {
+        let body = br#"{"id":"x","origin":"ci","payload":{"title":"secret","metadata":{"a":["b"]}},"items":[{"user":"user:a","patch":{"title":"own"}}]}"#;
+        let text = String::from_utf8(mask(body)).unwrap();
+        assert!(text.contains("user:a") && text.contains("ci"), "{text}");
+        for word in ["secret", "own", "\"b\""] {
+            assert!(!text.contains(word), "{text}");
+        }
+        assert_eq!(mask(b"\xff\xff"), b"2 bytes that are not JSON");
+    }
+}

@@ -1,0 +1,79 @@
+//! `tidings list`: somebody's inbox, as an operator sees it.
+
+use std::process::ExitCode;
+
+use tidings::runner::StartError;
+use tidings::time::Timestamp;
+
+use crate::client::ClientArgs;
+use crate::client::encoded;
+use crate::paint::Paint;
+use crate::render;
+
+/// List a person's inbox.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  tidings list --user user:default/ann
+  tidings list --user user:default/ann --unread --limit 5 --json")]
+pub(crate) struct ListArgs {
+    /// Whose inbox
+    #[arg(long, value_name = "REF")]
+    user: String,
+    /// Unread alone
+    #[arg(long)]
+    unread: bool,
+    /// At most so many
+    #[arg(long, default_value_t = 20)]
+    limit: u32,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Lists it.
+///
+/// # Errors
+/// That nobody answers, or the token may not operate.
+pub(crate) async fn run(args: &ListArgs) -> Result<ExitCode, StartError> {
+    let unread = if args.unread { "&read=false" } else { "" };
+    let user = encoded(&args.user);
+    let path = format!(
+        "/api/tidings/v1/inbox?user={user}&limit={}{unread}",
+        args.limit
+    );
+    let told = args.client.connect()?.get(&path).await?;
+    let rows = told["notifications"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    if args.client.json {
+        rows.iter().for_each(|row| println!("{row}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let paint = Paint::stdout();
+    let now = Timestamp::now();
+    for row in &rows {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let payload = &row["payload"];
+        let when = Timestamp::parse(&text(&row["created"])).unwrap_or(now);
+        let title = text(&payload["title"]);
+        let title = if row["read"].is_null() {
+            paint.bold(&title)
+        } else {
+            title
+        };
+        let severity = text(&payload["severity"]);
+        let mark = if row["read"].is_null() { "•" } else { " " };
+        println!(
+            "{mark} {:>8}  {severity:<8}  {:<24}  {title}",
+            render::ago(when, now),
+            text(&row["origin"])
+        );
+    }
+    let total = told["totalCount"].as_u64().unwrap_or(0);
+    eprintln!(
+        "{} of {}",
+        render::grouped(rows.len() as u64),
+        render::count(total, "notification", "notifications")
+    );
+    Ok(ExitCode::SUCCESS)
+}

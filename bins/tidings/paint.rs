@@ -1,0 +1,55 @@
+//! Colour, where there is a terminal that wants it. See <https://no-color.org>.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+
+use anstyle::AnsiColor;
+use anstyle::Style;
+use uuid::Uuid;
+
+/// Whether to colour.
+#[derive(Clone, Copy)]
+pub(crate) struct Paint(bool);
+
+impl Paint {
+    /// For standard output.
+    pub(crate) fn stdout() -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self(wanted && std::io::stdout().is_terminal())
+    }
+
+    fn with(self, style: Style, text: &str) -> String {
+        if !self.0 {
+            return text.to_owned();
+        }
+        let mut out = String::new();
+        let _ = write!(out, "{style}{text}{style:#}");
+        out
+    }
+
+    pub(crate) fn bold(self, text: &str) -> String {
+        self.with(Style::new().bold(), text)
+    }
+
+    pub(crate) fn dim(self, text: &str) -> String {
+        self.with(Style::new().dimmed(), text)
+    }
+
+    pub(crate) fn red(self, text: &str) -> String {
+        self.with(AnsiColor::Red.on_default(), text)
+    }
+
+    pub(crate) fn yellow(self, text: &str) -> String {
+        self.with(AnsiColor::Yellow.on_default(), text)
+    }
+
+    pub(crate) fn green(self, text: &str) -> String {
+        self.with(AnsiColor::Green.on_default(), text)
+    }
+
+    /// The last eight digits of an id: what `tidings trace` takes.
+    pub(crate) fn short(self, id: Uuid) -> String {
+        let text = id.simple().to_string();
+        text.get(24..).unwrap_or(&text).to_owned()
+    }
+}

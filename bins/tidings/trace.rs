@@ -1,0 +1,111 @@
+//! `tidings trace`: the story of one submission.
+
+use std::process::ExitCode;
+
+use tidings::runner::StartError;
+use tidings::store::Timeline;
+
+use crate::client::ClientArgs;
+use crate::client::FAILED;
+use crate::client::USAGE;
+use crate::client::encoded;
+use crate::client::error_at;
+use crate::render;
+
+/// Most deliveries that are listed.
+const ALL: u32 = 10_000;
+
+/// Show what became of a submission.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  tidings trace 6f3f2d10                                the last 8 digits are enough
+  tidings trace 01a20edd-cab8-7c52-9a41-0a8f6f3f2d10 --all
+  tidings trace --key incident-42 --origin external:ci
+  tidings trace 6f3f2d10 --user user:default/ann --json")]
+pub(crate) struct TraceArgs {
+    /// Its id, or the last 8 digits of it
+    #[arg(required_unless_present = "key")]
+    id: Option<String>,
+    /// Find it by the producer's idempotency key
+    #[arg(long, conflicts_with = "id")]
+    key: Option<String>,
+    /// Whose key it is [default: the token's own]
+    #[arg(long, requires = "key")]
+    origin: Option<String>,
+    /// List every delivery
+    #[arg(long)]
+    all: bool,
+    /// One person's deliveries
+    #[arg(long, value_name = "REF")]
+    user: Option<String>,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Shows it.
+///
+/// # Errors
+/// That it is not known, or nobody answers.
+pub(crate) async fn run(args: &TraceArgs) -> Result<ExitCode, StartError> {
+    let mut query = Vec::new();
+    let place = match (&args.id, &args.key) {
+        (Some(id), _) => format!("/{}", encoded(id)),
+        (None, Some(key)) => {
+            query.push(format!("key={}", encoded(key)));
+            query.extend(
+                args.origin
+                    .iter()
+                    .map(|origin| format!("origin={}", encoded(origin))),
+            );
+            String::new()
+        }
+        (None, None) => {
+            return Err(error_at(
+                USAGE,
+                "which submission?",
+                "ID",
+                "give its id, or --key",
+            ));
+        }
+    };
+    query.extend(
+        args.user
+            .iter()
+            .map(|user| format!("user={}", encoded(user))),
+    );
+    let all = args.all || args.user.is_some();
+    if all {
+        query.push(format!("deliveries={ALL}"));
+    }
+    let client = args.client.connect()?;
+    let path = format!("/api/tidings/v1/submissions{place}?{}", query.join("&"));
+    let told = client.get(path.trim_end_matches('?')).await?;
+    if args.client.json {
+        println!("{told}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if told["status"] == "dead" {
+        let id = &told["dead"][0];
+        println!(
+            "Submission  {}",
+            told["submission"].as_str().unwrap_or_default()
+        );
+        println!(
+            "Dead        {}: {}",
+            told["reason"].as_str().unwrap_or_default(),
+            told["detail"].as_str().unwrap_or_default()
+        );
+        println!("\n  look    tidings dead show {id}\n  replay  tidings dead replay {id}");
+        return Ok(ExitCode::from(FAILED));
+    }
+    let timeline: Timeline = serde_json::from_value(told).map_err(|error| {
+        error_at(
+            FAILED,
+            error.to_string(),
+            client.base(),
+            "is it of another version?",
+        )
+    })?;
+    print!("{}", render::timeline(&timeline, all));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,147 @@
+//! What a process tells of its health, and what it keeps fresh: readiness, its heartbeat in the
+//! list of processes, and its copy of the token table.
+
+use std::time::Duration;
+
+use super::Backend;
+use super::Roles;
+use super::Running;
+use super::VERSION;
+use crate::auth::Auth;
+use crate::config::Settings;
+use crate::store::Process;
+use crate::telemetry::Readiness;
+use crate::time::Timestamp;
+
+/// Between two heartbeats.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks at the token table: how long a revoked token may still be taken.
+const TOKENS_EVERY: Duration = Duration::from_secs(5);
+/// The longest a dependency may take to say that it is well.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// Between two looks at the dependencies.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// Asks the dependencies whether they are well, and notes it for `/readyz`.
+pub(super) async fn check(backend: &Backend, readiness: &Readiness, needs_store: bool) {
+    let silent = || "it does not answer".to_owned();
+    let queue = async {
+        let asked = tokio::time::timeout(CHECK_TIMEOUT, backend.queue.ready()).await;
+        asked.map_or_else(
+            |_| Err(silent()),
+            |is| is.map_err(|error| error.to_string()),
+        )
+    };
+    let store = async {
+        if !needs_store {
+            return Ok(());
+        }
+        let asked = tokio::time::timeout(CHECK_TIMEOUT, backend.store.ready()).await;
+        asked.map_or_else(
+            |_| Err(silent()),
+            |is| is.map_err(|error| error.to_string()),
+        )
+    };
+    let (queue, store) = tokio::join!(queue, store);
+    for (what, is) in [("queue", queue), ("store", store)] {
+        match is {
+            Ok(()) => readiness.well(what),
+            Err(detail) => readiness.trouble(what, &detail),
+        }
+    }
+}
+
+impl Running {
+    /// Keeps what others see of this process fresh: readiness, heartbeat, tokens.
+    pub(super) async fn start_health(&mut self, settings: &Settings, roles: &Roles) {
+        let (backend, readiness) = (self.backend.clone(), self.readiness.clone());
+        let (stop, needs_store) = (self.stop.clone(), self.needs_store);
+        check(&backend, &readiness, needs_store).await;
+        self.rest.spawn(async move {
+            let mut tick = tokio::time::interval(CHECK_EVERY);
+            while stop.run_until_cancelled(tick.tick()).await.is_some() {
+                check(&backend, &readiness, needs_store).await;
+            }
+        });
+        self.start_heartbeat(roles);
+        if roles.ingest || roles.inbox {
+            let (backend, auth, stop) =
+                (self.backend.clone(), self.auth.clone(), self.stop.clone());
+            let home = roles.inbox.then(|| settings.data.clone());
+            self.rest.spawn(async move {
+                let mut home = home;
+                let mut tick = tokio::time::interval(TOKENS_EVERY);
+                while stop.run_until_cancelled(tick.tick()).await.is_some() {
+                    if let Some(data) = &home
+                        && super::listen::first_token(data, &backend, &auth).await
+                    {
+                        home = None;
+                    }
+                    refresh_tokens(&backend, &auth).await;
+                }
+            });
+        }
+    }
+}
+
+/// Takes a fresh copy of the token table; while the store is away the old one serves on.
+pub(super) async fn refresh_tokens(backend: &Backend, auth: &Auth) {
+    match backend.store.tokens().await {
+        Ok(tokens) => auth.set_tokens(tokens),
+        Err(error) => {
+            tracing::debug!(%error, "the token table was not read; the last copy serves on")
+        }
+    }
+    let used = auth.take_used();
+    if !used.is_empty()
+        && let Err(error) = backend.store.touch_tokens(&used).await
+    {
+        tracing::debug!(%error, "the use of tokens was not noted");
+    }
+}
+
+impl Running {
+    fn start_heartbeat(&mut self, roles: &Roles) {
+        let (backend, readiness, stop) = (
+            self.backend.clone(),
+            self.readiness.clone(),
+            self.stop.clone(),
+        );
+        let mut process = Process {
+            id: self.process,
+            role: roles.describe(),
+            host: hostname(),
+            pid: std::process::id(),
+            version: VERSION.to_owned(),
+            admin: Some(self.admin.to_string()),
+            trouble: Vec::new(),
+            started_at: Timestamp::now(),
+            seen_at: Timestamp::now(),
+        };
+        self.rest.spawn(async move {
+            let mut beat = tokio::time::interval(HEARTBEAT_EVERY);
+            while stop.run_until_cancelled(beat.tick()).await.is_some() {
+                let troubles = readiness.troubles();
+                process.trouble = troubles
+                    .iter()
+                    .map(|(what, why)| format!("{what}: {why}"))
+                    .collect();
+                process.seen_at = Timestamp::now();
+                if let Err(error) = backend.store.heartbeat(&process).await {
+                    tracing::debug!(%error, "no heartbeat");
+                }
+            }
+        });
+    }
+}
+
+/// The machine's name, as far as it is known without asking the network.
+fn hostname() -> String {
+    std::fs::read_to_string("/etc/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}

@@ -1,0 +1,205 @@
+//! A whole process, from its flags to its exit code: what the binaries of the roles are made of.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::Backend;
+use super::Roles;
+use super::Running;
+use super::StartError;
+use super::backend;
+use super::services::Services;
+use crate::config::Config;
+use crate::config::Environment;
+use crate::config::Settings;
+use crate::telemetry;
+use crate::telemetry::LogFormat;
+
+/// The flags that every process has.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ProcessArgs {
+    /// Configuration file; may be repeated, later files override earlier ones [default:
+    /// tidings.yaml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Where to listen, as in 0.0.0.0:7117
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Where health and metrics are, as in 127.0.0.1:7120
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin_listen: Option<String>,
+    /// How to write logs [default: text]
+    #[arg(long, value_enum)]
+    pub log: Option<Log>,
+}
+
+/// How to write logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Log {
+    /// A line of text for each record.
+    Text,
+    /// A JSON object for each record.
+    Json,
+}
+
+impl ProcessArgs {
+    /// The configuration that these flags, the environment and the files make.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn load(&self, listen_key: &str) -> Result<Config, StartError> {
+        let mut overrides = Vec::new();
+        for (key, value) in [
+            (listen_key, &self.listen),
+            ("tidings.admin.listen", &self.admin_listen),
+        ] {
+            if let Some(value) = value {
+                overrides.push((key.to_owned(), Value::String(value.clone())));
+            }
+        }
+        Ok(Config::load_default(
+            &self.config,
+            &overrides,
+            &Environment::process(),
+        )?)
+    }
+
+    /// How logs are written; `watched` says that a person reads the events on a terminal instead.
+    pub fn log_format(&self, watched: bool) -> LogFormat {
+        match self.log {
+            Some(Log::Json) => LogFormat::Json,
+            Some(Log::Text) => LogFormat::Text,
+            None if watched => LogFormat::Quiet,
+            None => LogFormat::Text,
+        }
+    }
+}
+
+/// Runs the roles until the process is told to stop; prints what keeps them from starting.
+pub fn run(args: &ProcessArgs, listen_key: &str, roles: Roles) -> ExitCode {
+    telemetry::init_logs(args.log_format(false));
+    let result = args.load(listen_key).and_then(|config| {
+        let settings = config.settings()?;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        block_on(async {
+            let (running, services) = launch(&config, &settings, roles).await?;
+            tracing::info!(address = %running.address, admin = %running.admin,
+                version = super::VERSION, catalog = services.catalog.describe().await.ok(),
+                "started");
+            until_told(running, settings.drain).await;
+            Ok(())
+        })
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(error.code)
+        }
+    }
+}
+
+/// Runs a future on a runtime of its own.
+///
+/// # Errors
+/// The future's own, or that the operating system gives no threads.
+pub fn block_on<T>(work: impl Future<Output = Result<T, StartError>>) -> Result<T, StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| {
+        StartError::new(
+            format!("cannot start: {error}"),
+            "runtime",
+            "free memory or threads",
+        )
+    })?;
+    let result = runtime.block_on(work);
+    // What does not end by itself (a send that was cut off by the drain limit) is left.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+/// Opens the back end and starts the roles.
+///
+/// # Errors
+/// What keeps them from starting.
+pub async fn launch(
+    config: &Config,
+    settings: &Settings,
+    roles: Roles,
+) -> Result<(Running, Services), StartError> {
+    let listeners = super::listen::bind(settings, &roles).await?;
+    let services = Services::build(config, settings, &roles)?;
+    let roles = if roles.is_everything() {
+        Roles::everything(services.sender_names())
+    } else {
+        roles
+    };
+    let backend = backend::open(settings, &services, &roles).await?;
+    let running = super::start(settings, &services, &roles, backend, listeners).await?;
+    Ok((running, services))
+}
+
+/// Opens the back end alone, for a command that only looks.
+///
+/// # Errors
+/// What keeps it from opening.
+pub async fn open(
+    settings: &Settings,
+    services: &Services,
+    roles: &Roles,
+) -> Result<Backend, StartError> {
+    backend::open(settings, services, roles).await
+}
+
+/// Brings the schema up to date, and says what was done.
+///
+/// # Errors
+/// What keeps it from being done.
+pub async fn migrate(settings: &Settings) -> Result<String, StartError> {
+    backend::migrate(settings).await
+}
+
+/// Waits for SIGINT or SIGTERM, then drains; a second signal ends the process at once.
+pub async fn until_told(running: Running, drain: Duration) {
+    told().await;
+    tracing::info!("stopping: what is in hand is finished first");
+    let drained = tokio::select! {
+        drained = running.drain(drain) => drained,
+        () = told() => {
+            tracing::warn!("told twice: stopping at once; what was in hand comes again");
+            std::process::exit(130);
+        }
+    };
+    if !drained {
+        tracing::warn!(
+            limit_s = drain.as_secs(),
+            "not all ended in time; what was in hand comes again"
+        );
+    }
+}
+
+/// Completes when the process is told to stop.
+pub async fn told() {
+    use tokio::signal::unix::SignalKind;
+    use tokio::signal::unix::signal;
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        // Without signals the process can still be killed; it must not stop by itself.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}

@@ -1,0 +1,121 @@
+//! What the roles of a process share: the catalog and the processors, built from the
+//! configuration.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Roles;
+use super::StartError;
+use crate::catalog::Catalog;
+use crate::catalog::file::FileCatalog;
+use crate::config::Config;
+use crate::config::Settings;
+use crate::decorator::Chain;
+use crate::processor::Sender;
+use crate::processor::registry;
+
+/// The demo user of development mode.
+pub const GUEST: &str = "user:development/guest";
+
+/// The catalog of development mode, as it is first written: an example to edit.
+const PEOPLE: &str = "\
+# The people Tidings knows, as Backstage catalog entities. Read again when you save it.
+apiVersion: backstage.io/v1alpha1
+kind: User
+metadata:
+  name: guest
+  namespace: development
+spec:
+  profile:
+    displayName: Guest
+    email: guest@example.com
+";
+
+/// The catalog and the processors.
+#[derive(Clone)]
+pub struct Services {
+    /// Who belongs to whom.
+    pub catalog: Arc<dyn Catalog>,
+    /// Where the catalog's entities come from.
+    pub people: Vec<PathBuf>,
+    /// The decorators, in configured order.
+    pub chain: Chain,
+    /// The senders that are configured.
+    pub senders: Vec<Arc<dyn Sender>>,
+}
+
+impl Services {
+    /// Builds them.
+    ///
+    /// # Errors
+    /// What cannot be made as configured, and where.
+    pub fn build(config: &Config, settings: &Settings, roles: &Roles) -> Result<Self, StartError> {
+        let people = people(settings)?;
+        let catalog = FileCatalog::open(people.clone()).map_err(|error| {
+            StartError::new(
+                error.to_string(),
+                error.at(),
+                "a catalog file holds Backstage entities of kind User and Group",
+            )
+        })?;
+        let catalog: Arc<dyn Catalog> = Arc::new(catalog);
+        let given = registry::Services {
+            catalog: Arc::clone(&catalog),
+            app_base_url: settings.app_base_url.clone(),
+            data: settings.data.clone(),
+            development: settings.development,
+            embedded: settings.store.is_none(),
+            outbox: settings.retention.outbox,
+        };
+        let senders = registry::senders(config, &given)?;
+        let chain = Chain(registry::decorators(settings, &given)?);
+        for name in &roles.senders {
+            if !senders.iter().any(|sender| sender.name() == name) {
+                return Err(StartError::new(
+                    format!("there is nothing to send `{name}` with"),
+                    format!("notifications.processors.{name}"),
+                    "configure it there: for email, a transportConfig and a sender",
+                ));
+            }
+        }
+        Ok(Self {
+            catalog,
+            people,
+            chain,
+            senders,
+        })
+    }
+
+    /// The names of the senders.
+    pub fn sender_names(&self) -> Vec<String> {
+        self.senders
+            .iter()
+            .map(|sender| sender.name().to_owned())
+            .collect()
+    }
+}
+
+/// The catalog files; in development mode one of our own, which is made if it is not there.
+fn people(settings: &Settings) -> Result<Vec<PathBuf>, StartError> {
+    if !settings.development {
+        return Ok(settings.catalog.files.clone());
+    }
+    let path = settings.data.join("people.yaml");
+    let made = std::fs::create_dir_all(&settings.data).and_then(|()| write_once(&path));
+    made.map_err(|error| {
+        StartError::new(
+            format!("cannot write {}: {error}", path.display()),
+            "tidings.data",
+            "make the data directory writable, or choose another with tidings.data",
+        )
+    })?;
+    Ok(vec![path])
+}
+
+fn write_once(path: &Path) -> std::io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    std::fs::write(path, PEOPLE)
+}

@@ -1,0 +1,475 @@
+//! A whole Tidings as its users run it: real binaries, a configuration file, one or many
+//! processes. Everything ends when it is dropped.
+
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+use std::time::Instant;
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use serde_json::json;
+
+use super::postgres::Database;
+use super::smtp::Smtp;
+
+/// The longest anything in these tests may take before it is a failure.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A static token of the configuration.
+pub const CI_TOKEN: &str = "ci-token-for-tests";
+/// Its subject, and so the origin of what is sent with it.
+pub const CI: &str = "external:ci";
+
+/// A running process of a role.
+pub struct Process {
+    /// Which binary and arguments, to start it again.
+    binary: &'static str,
+    args: Vec<String>,
+    dir: PathBuf,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+    /// Where it listens.
+    pub address: String,
+    /// Where its health is.
+    pub admin: String,
+}
+
+impl Process {
+    /// Starts a binary and waits until it says that it started.
+    pub fn start(binary: &'static str, args: &[&str], dir: &Path) -> Self {
+        let mut child = Command::new(binary)
+            .args(args)
+            .args(["--log", "json"])
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (tell, told) = std::sync::mpsc::channel();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let started = serde_json::from_str::<Value>(&line)
+                    .ok()
+                    .filter(|record| record["message"] == "started");
+                kept.lock().unwrap().push(line);
+                if let Some(record) = started {
+                    let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+                    let _ = tell.send((text("address"), text("admin")));
+                }
+            }
+        });
+        let Ok((address, admin)) = told.recv_timeout(LIMIT) else {
+            let _ = child.kill();
+            panic!(
+                "{binary} {args:?} did not start:\n{}",
+                log.lock().unwrap().join("\n")
+            );
+        };
+        let args = args.iter().map(|one| (*one).to_owned()).collect();
+        Self {
+            binary,
+            args,
+            dir: dir.to_owned(),
+            child,
+            log,
+            address,
+            admin,
+        }
+    }
+
+    /// Kills it at once, as the kernel would, and starts it again.
+    pub fn kill_and_restart(&mut self) {
+        self.kill();
+        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        let fresh = Self::start(self.binary, &args, &self.dir.clone());
+        *self = fresh;
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the end; says whether it ended well.
+    pub fn terminate(&mut self) -> bool {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.success();
+            }
+            assert!(begun.elapsed() < LIMIT, "{} does not stop", self.binary);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Everything it logged.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log.lock().unwrap();
+            let tail = log.len().saturating_sub(15);
+            eprintln!(
+                "--- {} {:?}\n{}",
+                self.binary,
+                self.args,
+                log[tail..].join("\n")
+            );
+        }
+    }
+}
+
+/// Talks to a running Tidings over HTTP.
+#[derive(Clone)]
+pub struct Api {
+    base: String,
+    data: PathBuf,
+    http: reqwest::Client,
+}
+
+impl Api {
+    /// Speaks to `address`, with the secrets in `data`.
+    pub fn new(address: &str, data: &Path) -> Self {
+        // reqwest picks up the process's provider; tests share one process.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self {
+            base: format!("http://{address}"),
+            data: data.to_owned(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+        }
+    }
+
+    /// The address of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Sends a notification as `external:ci`; with extra headers.
+    pub async fn send(&self, body: &Value, headers: &[(&str, &str)]) -> (StatusCode, Value) {
+        let mut request = self
+            .http
+            .post(self.url("/api/notifications"))
+            .bearer_auth(CI_TOKEN)
+            .json(body)
+            .timeout(LIMIT);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        answer(request).await
+    }
+
+    /// Like [`Self::send`], but a refused or cut connection is `None` instead of a panic: the
+    /// process may be dead just now.
+    pub async fn try_send(&self, body: &Value, key: &str) -> Option<StatusCode> {
+        let request = self
+            .http
+            .post(self.url("/api/notifications"))
+            .bearer_auth(CI_TOKEN)
+            .header("Idempotency-Key", key)
+            .json(body)
+            .timeout(Duration::from_secs(15));
+        Some(request.send().await.ok()?.status())
+    }
+
+    /// Reads a path as `user`.
+    pub async fn get_as(&self, user: &str, path: &str) -> (StatusCode, Value) {
+        let token = self.user_token(user);
+        answer(
+            self.http
+                .get(self.url(path))
+                .bearer_auth(token)
+                .timeout(LIMIT),
+        )
+        .await
+    }
+
+    /// Posts to a path as `user`.
+    pub async fn post_as(&self, user: &str, path: &str, body: &Value) -> (StatusCode, Value) {
+        let token = self.user_token(user);
+        answer(
+            self.http
+                .post(self.url(path))
+                .bearer_auth(token)
+                .json(body)
+                .timeout(LIMIT),
+        )
+        .await
+    }
+
+    /// Reads a path as the operator.
+    pub async fn operate(&self, path: &str) -> (StatusCode, Value) {
+        answer(
+            self.http
+                .get(self.url(path))
+                .bearer_auth(self.token().await)
+                .timeout(LIMIT),
+        )
+        .await
+    }
+
+    /// The operator's token, once it is there.
+    pub async fn token(&self) -> String {
+        let path = self.data.join("token");
+        eventually("the first token", async || {
+            std::fs::read_to_string(&path).ok()
+        })
+        .await
+    }
+
+    /// A user token, signed with the key in the data directory.
+    pub fn user_token(&self, user: &str) -> String {
+        tidings::auth::UserKey::open(&self.data)
+            .unwrap()
+            .sign(user, Duration::from_secs(3600))
+            .unwrap()
+    }
+
+    /// The client itself.
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    (status, body)
+}
+
+/// Asks until there is an answer; the state of another process can only be asked for.
+pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(begun.elapsed() < LIMIT, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A send to one or many refs.
+pub fn to(refs: &[&str], title: &str) -> Value {
+    json!({"recipients": {"type": "entity", "entityRef": refs}, "payload": {"title": title}})
+}
+
+/// A send to everybody.
+pub fn broadcast(title: &str) -> Value {
+    json!({"recipients": {"type": "broadcast"}, "payload": {"title": title}})
+}
+
+/// How many people are in `group:default/everyone`.
+pub const CROWD: usize = 2_000;
+
+/// A whole Tidings on one of the two back ends, with a mail server and a catalog of [`CROWD`]
+/// people, each with an address.
+pub struct App {
+    /// Its processes; the first serves the inbox.
+    pub processes: Vec<Process>,
+    /// Speaks to the first process.
+    pub api: Api,
+    /// Speaks to the process that takes submissions.
+    pub ingest: Api,
+    /// Where its mail goes.
+    pub smtp: Smtp,
+    // Removed last.
+    _database: Option<Database>,
+    _broker: Option<Topology>,
+    dir: tempfile::TempDir,
+}
+
+/// Deletes what a test declared on the shared broker.
+struct Topology {
+    url: String,
+    prefix: String,
+}
+
+impl App {
+    /// One process on one SQLite file.
+    pub async fn embedded() -> Self {
+        Self::start("", None, None, &[(TIDINGS, &["up"])]).await
+    }
+
+    /// One process on RabbitMQ and PostgreSQL.
+    pub async fn up_distributed() -> Self {
+        Self::distributed(&[(TIDINGS, &["up"])]).await
+    }
+
+    /// A process for each role, two of each worker.
+    pub async fn by_role() -> Self {
+        Self::distributed(&[
+            (INBOX, &[]),
+            (INGEST, &[]),
+            (DECORATOR, &[]),
+            (DECORATOR, &[]),
+            (SENDER, &["email"]),
+            (SENDER, &["email"]),
+        ])
+        .await
+    }
+
+    async fn distributed(processes: &[(&'static str, &[&str])]) -> Self {
+        let database = Database::create().await;
+        let url = super::rabbitmq::shared_url();
+        let prefix = format!("t{}", uuid::Uuid::now_v7().simple());
+        let lines = format!(
+            "  queue: {{ url: \"{url}\", prefix: {prefix}, origins: {{ guest: external:guest }} }}\n  store: {{ url: \"{}\" }}\n",
+            database.url()
+        );
+        let broker = Topology { url, prefix };
+        Self::start(&lines, Some(database), Some(broker), processes).await
+    }
+
+    async fn start(
+        backend: &str,
+        database: Option<Database>,
+        broker: Option<Topology>,
+        processes: &[(&'static str, &[&str])],
+    ) -> Self {
+        let smtp = Smtp::start().await;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("people.yaml"), people()).unwrap();
+        let config = format!(
+            "app: {{ baseUrl: \"https://portal.example.com\" }}\n\
+             backend: {{ auth: {{ externalAccess: [ {{ type: static, options: {{ token: {CI_TOKEN}, subject: \"{CI}\" }} }} ] }} }}\n\
+             catalog: {{ locations: [ {{ type: file, target: people.yaml }} ] }}\n\
+             notifications:\n  processors:\n    email:\n      transportConfig: {{ transport: smtp, hostname: localhost, port: {} }}\n      sender: tidings@example.com\n      broadcastConfig: {{ receiver: users }}\n\
+             tidings:\n  listen: 127.0.0.1:{}\n  ingest: {{ listen: \"127.0.0.1:{}\" }}\n  admin: {{ listen: \"127.0.0.1:0\" }}\n  data: data\n  retry: [200ms, 1s, 10m]\n{backend}",
+            smtp.port(),
+            free_port(),
+            free_port(),
+        );
+        std::fs::write(dir.path().join("tidings.yaml"), config).unwrap();
+        let processes: Vec<Process> = processes
+            .iter()
+            .map(|(binary, args)| {
+                let args: Vec<&str> = args
+                    .iter()
+                    .copied()
+                    .chain(["--config", "tidings.yaml"])
+                    .collect();
+                Process::start(binary, &args, dir.path())
+            })
+            .collect();
+        let api = Api::new(&processes[0].address, &dir.path().join("data"));
+        let ingest = processes.get(1).unwrap_or(&processes[0]);
+        let ingest = Api::new(&ingest.address, &dir.path().join("data"));
+        let app = Self {
+            processes,
+            api,
+            ingest,
+            smtp,
+            _database: database,
+            _broker: broker,
+            dir,
+        };
+        app.until_ready().await;
+        app
+    }
+
+    /// Waits until every process says that it could do its work.
+    pub async fn until_ready(&self) {
+        for process in &self.processes {
+            let url = format!("http://{}/readyz", process.admin);
+            eventually("readiness", async || {
+                let response = self.api.http().get(&url).send().await.ok()?;
+                response.status().is_success().then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// The directory with its configuration and data.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Runs the command line against it; standard output, standard error, exit code.
+    pub async fn cli(&self, args: &[&str]) -> (String, String, i32) {
+        let output = tokio::process::Command::new(TIDINGS)
+            .args(args)
+            .args(["--url", &self.api.url(""), "--config", "tidings.yaml"])
+            .current_dir(self.dir.path())
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (
+            text(output.stdout),
+            text(output.stderr),
+            output.status.code().unwrap_or(-1),
+        )
+    }
+}
+
+/// The binaries under test.
+pub const TIDINGS: &str = env!("CARGO_BIN_EXE_tidings");
+pub const INGEST: &str = env!("CARGO_BIN_EXE_tidings-ingest");
+pub const DECORATOR: &str = env!("CARGO_BIN_EXE_tidings-decorator");
+pub const SENDER: &str = env!("CARGO_BIN_EXE_tidings-sender");
+pub const INBOX: &str = env!("CARGO_BIN_EXE_tidings-inbox");
+
+/// The ref of a person of the crowd.
+pub fn person(number: usize) -> String {
+    format!("user:default/p{number:04}")
+}
+
+/// The catalog: guest, the crowd, and a group with everyone of it.
+fn people() -> String {
+    let user = |namespace: &str, name: &str| {
+        format!(
+            "kind: User\nmetadata: {{ namespace: {namespace}, name: {name} }}\nspec: {{ profile: {{ email: {name}@example.com }} }}\n---\n"
+        )
+    };
+    let mut text = user("development", "guest");
+    let names: Vec<String> = (0..CROWD).map(|number| format!("p{number:04}")).collect();
+    for name in &names {
+        text.push_str(&user("default", name));
+    }
+    text.push_str(&format!(
+        "kind: Group\nmetadata: {{ name: everyone }}\nspec: {{ type: team, members: [{}] }}\n",
+        names.join(", ")
+    ));
+    text
+}
+
+/// A port that is free now, below those that the system gives to outgoing connections, so that a
+/// process that is killed finds it free again.
+fn free_port() -> u16 {
+    loop {
+        let port = 10_000 + uuid::Uuid::new_v4().as_u128() as u16 % 20_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
