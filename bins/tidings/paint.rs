@@ -39,10 +39,6 @@ impl Paint {
         self.with(AnsiColor::Red.on_default(), text)
     }
 
-    pub(crate) fn yellow(self, text: &str) -> String {
-        self.with(AnsiColor::Yellow.on_default(), text)
-    }
-
     pub(crate) fn green(self, text: &str) -> String {
         self.with(AnsiColor::Green.on_default(), text)
     }

@@ -183,6 +183,7 @@ impl Site {
             defaults: plan.defaults.clone(),
             app_base_url: self.base_url.clone(),
             origins: Default::default(),
+            body_limit: 1 << 20,
             events: Events::default(),
         });
         let lanes = [topology::SUBMISSIONS, topology::SUBMISSIONS_BULK];
