@@ -203,8 +203,8 @@ impl Lane {
         }
     }
 
-    /// Whether the broker still knows of this consumer. RabbitMQ 3.10 forgets without a word one
-    /// that has received nothing yet when its queue is deleted.
+    /// Whether the broker still knows of this consumer. It tells when it ends one; should that
+    /// word be lost, nothing would come any more, and nobody would know.
     async fn look(&self, open: &Open) -> Result<(), QueueError> {
         if open.stream.is_none() {
             return Ok(());

@@ -45,6 +45,9 @@ const HINTS: usize = 4096;
 /// Longest that a caller waits for the confirm of its messages.
 const DEADLINE: Duration = PATIENCE;
 
+/// How long after a message was returned what is missing is made again.
+const MEND_AFTER: Duration = Duration::from_secs(1);
+
 /// What became of each message, in order.
 pub(super) type Outcomes = Vec<Result<(), QueueError>>;
 
@@ -89,12 +92,14 @@ impl Publisher {
         let (line, requests) = mpsc::channel(LINE);
         let (hints, heard) = mpsc::channel(HINTS);
         let requests = Arc::new(Mutex::new(requests));
+        let mending = Arc::new(Mutex::new(()));
         for _ in 0..CHANNELS {
             let desk = Desk {
                 link: link.clone(),
                 topology: Arc::clone(topology),
                 requests: Arc::clone(&requests),
                 channel: None,
+                mending: Arc::clone(&mending),
             };
             tokio::spawn(desk.run());
         }
@@ -199,6 +204,7 @@ struct Desk {
     topology: Arc<Topology>,
     requests: Arc<Mutex<mpsc::Receiver<Request>>>,
     channel: Option<(u64, Channel)>,
+    mending: Arc<Mutex<()>>,
 }
 
 impl Desk {
@@ -264,10 +270,10 @@ impl Desk {
         for window in all.chunks(WINDOW) {
             match timeout_at(Instant::now() + DEADLINE, confirm(&channel, window)).await {
                 Ok(Ok(confirmed)) => outcomes.extend(confirmed),
-                Ok(Err(error)) => return Err(self.give_up(live, wire::trouble(&error)).await),
+                Ok(Err(error)) => return Err(self.give_up(live, wire::trouble(&error))),
                 Err(_) => {
                     let late = "the broker confirmed nothing in time".to_owned();
-                    return Err(self.give_up(live, QueueError::Unavailable(late)).await);
+                    return Err(self.give_up(live, QueueError::Unavailable(late)));
                 }
             }
         }
@@ -275,7 +281,7 @@ impl Desk {
             .iter()
             .any(|one| matches!(one, Err(QueueError::Topology(_))))
         {
-            self.mend(live).await;
+            self.mend(live);
         }
         let mut outcomes = outcomes.into_iter();
         Ok(requests
@@ -296,19 +302,29 @@ impl Desk {
         Ok(channel)
     }
 
-    async fn give_up(&mut self, live: &Live, error: QueueError) -> QueueError {
+    fn give_up(&mut self, live: &Live, error: QueueError) -> QueueError {
         self.channel = None;
         if matches!(error, QueueError::Topology(_)) {
-            self.mend(live).await;
+            self.mend(live);
         }
         error
     }
 
-    /// Something that must be there is not: somebody may have deleted it.
-    async fn mend(&self, live: &Live) {
-        if let Err(error) = self.topology.ensure(live).await {
-            tracing::warn!(%error, "the topology could not be made again");
-        }
+    /// Something that must be there is not: somebody may have deleted it. Made again at once, it
+    /// would hide from the broker that its consumers must be told (seen on 3.10), so it is made
+    /// again a little later, once for all who ask meanwhile.
+    fn mend(&self, live: &Live) {
+        let Ok(only_one) = Arc::clone(&self.mending).try_lock_owned() else {
+            return;
+        };
+        let (topology, live) = (Arc::clone(&self.topology), live.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(MEND_AFTER).await;
+            if let Err(error) = topology.ensure(&live).await {
+                tracing::warn!(%error, "the topology could not be made again");
+            }
+            drop(only_one);
+        });
     }
 }
 

@@ -21,8 +21,10 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::AMQPValue;
 use lapin::types::FieldTable;
 use lapin::types::ShortString;
+use tokio::time::timeout;
 
 use super::link::Live;
+use super::wire;
 use super::wire::short;
 use super::wire::trouble;
 use crate::queue::DEAD;
@@ -40,6 +42,9 @@ const MAX_LENGTH: i64 = 1_000_000;
 const MAX_LENGTH_BYTES: i64 = 8 << 30;
 /// Most signals that wait for one process; the oldest go first.
 const MAX_SIGNALS: i64 = 10_000;
+
+/// Longest that making or checking the topology may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a process needs on the broker.
 #[derive(Clone, Debug)]
@@ -92,10 +97,14 @@ impl Topology {
     /// Makes everything, where the user may; else checks that it is there.
     pub(super) async fn ensure(&self, live: &Live) -> Result<(), QueueError> {
         let channel = live.channel().await?;
-        match self.declare(&channel).await {
-            Ok(()) => Ok(()),
-            Err(error) if super::wire::is_access_refused(&error) => self.check(live, error).await,
-            Err(error) => Err(trouble(&error)),
+        match timeout(PATIENCE, self.declare(&channel)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) if wire::is_access_refused(&error) => {
+                let checked = timeout(PATIENCE, self.check(live, error));
+                checked.await.unwrap_or_else(|_| Err(late()))
+            }
+            Ok(Err(error)) => Err(trouble(&error)),
+            Err(_) => Err(late()),
         }
     }
 
@@ -202,6 +211,11 @@ impl Topology {
             ("x-overflow", text("reject-publish")),
         ])
     }
+}
+
+fn late() -> QueueError {
+    let seconds = PATIENCE.as_secs();
+    QueueError::Unavailable(format!("the topology was not made within {seconds} s"))
 }
 
 /// The arguments of a process's own queue of signals.
