@@ -114,7 +114,14 @@ impl Email {
         catalog: Arc<dyn Catalog>,
         data: &Path,
     ) -> Result<Self, Fault> {
-        let concurrency = config.concurrency()?;
+        let mut concurrency = config.concurrency()?;
+        let pace = match config.throttle_interval {
+            Some(interval) => Pace::new(interval.0, concurrency)?,
+            None => None,
+        };
+        if let Some(pace) = &pace {
+            concurrency = concurrency.min(pace.line());
+        }
         let (transport, kind) = config.transport()?;
         let transport = match kind {
             TransportKind::Smtp { hostname, port } => Transport::Smtp(Box::new(Relay::new(
@@ -140,9 +147,7 @@ impl Email {
             filter: config.filter.clone(),
             allowed: Allowed::new(config),
             concurrency,
-            pace: config
-                .throttle_interval
-                .and_then(|interval| Pace::new(interval.0, concurrency)),
+            pace,
             catalog,
         })
     }

@@ -17,7 +17,7 @@ use crate::config::Section;
 use crate::config::duration::Setting;
 use crate::processor::Filter;
 
-/// How long one mail may take when nothing is configured. Below the half minute that the sender
+/// How long one mail may take. With the wait for its turn, below the half minute that the sender
 /// role gives a send, so that it is this side that says what was slow.
 const TIMEOUT: Duration = Duration::from_secs(25);
 /// Mails under way at once when nothing is configured.
@@ -77,7 +77,7 @@ pub struct TransportConfig {
     /// Signs in when the username is given too.
     pub password: Option<Password>,
     /// Ours: how long one mail may take, from the connection to the relay's last answer; 1 s to
-    /// 29 s. Default 25 s.
+    /// 25 s. Default 25 s.
     pub timeout: Option<Setting>,
     /// Ours: connections kept open between mails. Default: `concurrencyLimit`.
     pub pool_size: Option<u16>,
@@ -304,10 +304,10 @@ impl TransportConfig {
     /// How long one mail may take.
     pub(super) fn time_limit(&self) -> Result<Duration, Fault> {
         let limit = self.timeout.map_or(TIMEOUT, |limit| limit.0);
-        if !(Duration::from_secs(1)..=Duration::from_secs(29)).contains(&limit) {
+        if !(Duration::from_secs(1)..=TIMEOUT).contains(&limit) {
             return Err(Fault::new(
                 "transportConfig.timeout",
-                "must be from 1s to 29s",
+                "must be from 1s to 25s",
                 "a sender is given half a minute for each mail",
             ));
         }
