@@ -4,7 +4,7 @@
 --   psql -f deploy/postgres/roles.sql postgres
 --   createdb --owner=tidings_migrate --template=template0 --encoding=UTF8 tidings
 --   psql -c '\password tidings_migrate'        -- and so for each role
---   tidings migrate                            -- with store.url as tidings_migrate
+--   tidings migrate                            -- with tidings.store.url as tidings_migrate
 --   psql -f deploy/postgres/grants.sql tidings -- after every migration
 --
 -- The programs never create tables when they run under these roles: they check the schema and

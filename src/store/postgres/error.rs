@@ -102,10 +102,15 @@ fn of_database(error: &DbError) -> StoreError {
             "the database role lacks a right: {text}; grant it as deploy/postgres/grants.sql does, after `tidings migrate`"
         )),
         "3D000" => StoreError::Schema(format!("{text}; create the database first")),
-        _ if code.starts_with("28") => {
-            StoreError::Schema(format!("{text}; mend user and password in store.url"))
+        _ if code.starts_with("28") => StoreError::Schema(format!(
+            "{text}; mend user and password in tidings.store.url"
+        )),
+        _ if ["22", "23", "54"]
+            .iter()
+            .any(|class| code.starts_with(class)) =>
+        {
+            StoreError::Refused(text)
         }
-        _ if ["22", "23", "54"].contains(&&code[..2]) => StoreError::Refused(text),
         _ => StoreError::Unavailable(text),
     }
 }
@@ -114,7 +119,7 @@ fn of_database(error: &DbError) -> StoreError {
 pub(super) fn of_pool(error: &PoolError, place: &str) -> StoreError {
     let why = match error {
         PoolError::Timeout(TimeoutType::Wait) => {
-            "all connections of the pool are busy; raise store.connections if it lasts".to_owned()
+            "all connections of the pool are busy; raise tidings.store.pool if it lasts".to_owned()
         }
         PoolError::Timeout(_) => format!("PostgreSQL at {place} did not answer in time"),
         PoolError::Backend(error) => match error.as_db_error().map(of_database) {

@@ -59,7 +59,7 @@ impl Connections {
     pub(super) fn open(url: &str, connections: usize) -> Result<Self, StoreError> {
         let wrong = |why: String| {
             StoreError::Schema(format!(
-                "store.url: {why}; expected postgres://user:password@host:5432/database"
+                "tidings.store.url: {why}; expected postgres://user:password@host:5432/database"
             ))
         };
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {

@@ -105,11 +105,15 @@ impl Tls {
     /// # Errors
     /// Says which file cannot be read or holds no certificate.
     pub(super) fn connector(&self) -> Result<MakeRustlsConnect, String> {
+        self.config().map(MakeRustlsConnect::new)
+    }
+
+    fn config(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| format!("TLS: {error}"))?;
-        let config = match self.check {
+        Ok(match self.check {
             Check::ChainAndName => builder
                 .with_root_certificates(self.roots()?)
                 .with_no_client_auth(),
@@ -135,8 +139,7 @@ impl Tls {
                     chain: None,
                 }))
                 .with_no_client_auth(),
-        };
-        Ok(MakeRustlsConnect::new(config))
+        })
     }
 
     fn roots(&self) -> Result<RootCertStore, String> {
@@ -262,6 +265,68 @@ mod tests {
                 .unwrap_err()
                 .contains("verify-full")
         );
+    }
+
+    /// A certificate for `name`, its own root, and a server that shows it.
+    fn certificate(name: &str) -> (String, rustls::ServerConfig) {
+        use rustls::pki_types::PrivateKeyDer;
+        let issued = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
+        let server =
+            rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![issued.cert.der().clone()], key)
+                .unwrap();
+        (issued.cert.pem(), server)
+    }
+
+    /// Whether a client of this URL and the server come to terms, both in memory.
+    fn shake_hands(url: &str, server: rustls::ServerConfig) -> Result<(), Error> {
+        let config = Arc::new(split(url).1.config().unwrap());
+        let name = ServerName::try_from("db.example").unwrap();
+        let mut client = rustls::ClientConnection::new(config, name).unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::new(server)).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            server.read_tls(&mut &wire[..]).unwrap();
+            server.process_new_packets().unwrap();
+            wire.clear();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            client.read_tls(&mut &wire[..]).unwrap();
+            client.process_new_packets()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_certificate_is_checked_as_far_as_the_url_asks() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let shake = |mode: &str, trusted: bool, name: &str| {
+            let (pem, server) = certificate(name);
+            let root = dir.path().join("root.pem");
+            let pem = if trusted { pem } else { certificate(name).0 };
+            std::fs::write(&root, pem).unwrap();
+            let url = format!(
+                "postgres://h/db?sslmode={mode}&sslrootcert={}",
+                root.display()
+            );
+            shake_hands(&url, server)
+        };
+        let (right, wrong) = ("db.example", "other.example");
+        assert!(shake_hands("postgres://h/db?sslmode=require", certificate(wrong).1).is_ok());
+        assert!(shake("verify-ca", true, wrong).is_ok());
+        assert!(shake("verify-ca", false, right).is_err());
+        assert!(shake("require", false, right).is_err());
+        assert!(shake("verify-full", true, right).is_ok());
+        assert!(shake("verify-full", true, wrong).is_err());
+        assert!(shake("verify-full", false, right).is_err());
     }
 
     #[test]
