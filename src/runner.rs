@@ -226,6 +226,7 @@ impl Running {
                 store: Arc::clone(&self.backend.store),
                 catalog: Arc::clone(&services.catalog),
                 schedule: settings.retry_of(sender.name()).clone(),
+                lease: settings.lease,
                 app_base_url: settings.app_base_url.clone(),
                 events: self.events.clone(),
                 gate: tokio::sync::Semaphore::new(sender.concurrency().max(1)),

@@ -42,12 +42,10 @@ use crate::telemetry::metric;
 use crate::worker::Verdict;
 use crate::worker::Work;
 
-/// How long a claim holds. A sender that vanishes delays its deliveries by this.
-pub const LEASE: Duration = Duration::from_secs(90);
 /// The longest one send may take.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// Nothing is begun so shortly before the lease runs out.
-const LEASE_MARGIN: Duration = Duration::from_secs(5);
+/// The part of the lease before its end in which nothing is begun any more.
+const LEASE_MARGIN: u32 = 10;
 
 /// Work on a sender's queues.
 pub struct Deliveries {
@@ -59,6 +57,8 @@ pub struct Deliveries {
     pub catalog: Arc<dyn Catalog>,
     /// When a failed delivery is tried again.
     pub schedule: RetrySchedule,
+    /// How long a claim holds. A sender that vanishes delays its deliveries by this.
+    pub lease: Duration,
     /// What links are resolved against.
     pub app_base_url: Url,
     /// For the terminal.
@@ -79,7 +79,7 @@ impl Work for Deliveries {
     }
 
     fn timeout(&self) -> Duration {
-        LEASE
+        self.lease
     }
 
     async fn work(&self, batch: &[Received]) -> Result<Vec<Verdict>, Failure> {
@@ -114,7 +114,7 @@ impl Deliveries {
         batches: &[(String, DeliveryBatch)],
     ) -> Result<Vec<Vec<crate::queue::Message>>, Failure> {
         let token = Uuid::new_v4();
-        let until = Instant::now() + LEASE - LEASE_MARGIN;
+        let until = Instant::now() + self.lease - self.lease / LEASE_MARGIN;
         let turn = self.claim(batches, token).await?;
         let people = match self.people(&turn).await {
             Ok(people) => people,
@@ -217,7 +217,7 @@ impl Deliveries {
             }
         }
         let started = Instant::now();
-        let limit = SEND_TIMEOUT.min(until + LEASE_MARGIN - started);
+        let limit = SEND_TIMEOUT.min(until + self.lease / LEASE_MARGIN - started);
         let outcome = match tokio::time::timeout(limit, self.sender.send(&outgoing)).await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Failed(Failure::transient(

@@ -124,6 +124,10 @@ pub const KEYS: &[(&str, &str)] = &[
         "how long a stop waits for what is in hand, as in 25s",
     ),
     (
+        "tidings.lease",
+        "how long a sender may hold a delivery, as in 60s",
+    ),
+    (
         "tidings.decorators",
         "what changes notifications before they are stored, in order",
     ),

@@ -52,6 +52,9 @@ pub struct Settings {
     pub retention: RetentionSettings,
     /// `tidings.drain`: how long a stop waits for what is in hand. Default 25 s.
     pub drain: Duration,
+    /// `tidings.lease`: how long a sender may hold a delivery, and so how long the deliveries of
+    /// one that vanished wait for another. Default 60 s.
+    pub lease: Duration,
     /// `backend.auth.externalAccess` of type `static`.
     pub external_access: Vec<ExternalAccess>,
     /// Where people and groups come from.

@@ -68,7 +68,12 @@ impl Listeners {
 /// Binds what these roles need.
 pub(super) async fn bind(settings: &Settings, roles: &Roles) -> Result<Listeners, StartError> {
     let public = if roles.inbox {
-        Some(bind_one(settings.listen, "tidings.listen").await?)
+        let address = if roles.is_everything() {
+            settings.listen
+        } else {
+            settings.inbox_listen
+        };
+        Some(bind_one(address, "tidings.listen").await?)
     } else if roles.ingest {
         Some(bind_one(settings.ingest_listen, "tidings.ingest.listen").await?)
     } else {

@@ -3,7 +3,6 @@
 use uuid::Uuid;
 
 use super::Deliveries;
-use super::LEASE;
 use crate::delivery::DeliveryBatch;
 use crate::delivery::DeliveryItem;
 use crate::failure::Failure;
@@ -58,7 +57,7 @@ impl Deliveries {
         let claims = if ids.is_empty() {
             Vec::new()
         } else {
-            self.store.claim(&ids, token, LEASE).await?
+            self.store.claim(&ids, token, self.lease).await?
         };
         let mut turn = Turn {
             token,

@@ -26,6 +26,7 @@ pub(super) struct Raw {
     pub(super) channels: BTreeMap<String, Channel>,
     pub(super) retention: Retention,
     pub(super) drain: Option<Setting>,
+    pub(super) lease: Option<Setting>,
     /// Each item is read again on its own: it has the decorator's own keys.
     pub(super) decorators: Vec<IgnoredAny>,
     pub(super) catalog: Catalog,

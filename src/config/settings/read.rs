@@ -38,6 +38,7 @@ const DATA: &str = "tidings-data";
 const BODY_LIMIT: usize = 1 << 20;
 const DEADLINE: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(25);
+const LEASE: Duration = Duration::from_secs(60);
 const KEEP: Duration = Duration::from_secs(30 * 86_400);
 const OUTBOX: usize = 1000;
 const DECORATOR_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,6 +91,7 @@ pub(in crate::config) fn read(config: &Config) -> Result<Settings, ConfigError> 
             outbox: raw.retention.outbox.unwrap_or(OUTBOX),
         },
         drain: raw.drain.map_or(DRAIN, |limit| limit.0),
+        lease: raw.lease.map_or(LEASE, |limit| limit.0),
         external_access: access::read(&config.section("backend.auth.externalAccess"))?,
         catalog: catalog(config, &tidings, &raw)?,
         decorators: decorators(&tidings.get("decorators"))?,

@@ -199,6 +199,7 @@ impl Site {
                 sender: Arc::clone(sender),
                 store: Arc::clone(&self.store),
                 catalog: Arc::clone(&self.catalog),
+                lease: std::time::Duration::from_secs(60),
                 schedule: RetrySchedule::default(),
                 app_base_url: self.base_url.clone(),
                 events: Events::default(),

@@ -363,7 +363,7 @@ impl App {
              backend: {{ auth: {{ externalAccess: [ {{ type: static, options: {{ token: {CI_TOKEN}, subject: \"{CI}\" }} }} ] }} }}\n\
              catalog: {{ locations: [ {{ type: file, target: people.yaml }} ] }}\n\
              notifications:\n  processors:\n    email:\n      transportConfig: {{ transport: smtp, hostname: localhost, port: {} }}\n      sender: tidings@example.com\n      broadcastConfig: {{ receiver: users }}\n\
-             tidings:\n  listen: 127.0.0.1:{}\n  ingest: {{ listen: \"127.0.0.1:{}\" }}\n  admin: {{ listen: \"127.0.0.1:0\" }}\n  data: data\n  retry: [200ms, 1s, 10m]\n{backend}",
+             tidings:\n  listen: 127.0.0.1:{}\n  ingest: {{ listen: \"127.0.0.1:{}\" }}\n  admin: {{ listen: \"127.0.0.1:0\" }}\n  data: data\n  retry: [200ms, 1s, 6s, 10m]\n  lease: 5s\n{backend}",
             smtp.port(),
             free_port(),
             free_port(),
