@@ -90,7 +90,7 @@ async fn findings(
     let roles = Roles::default();
     let services = Services::build(config, settings, &roles)?;
     let mut findings = Vec::new();
-    match process::open(settings, &services, &roles).await {
+    match process::open(settings, &services, &roles) {
         Ok(backend) => back_end(&backend, settings, counts, &mut findings).await,
         Err(error) => findings.push(Finding {
             ok: false,

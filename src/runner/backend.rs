@@ -1,87 +1,43 @@
 //! Opening the back end that the configuration names: one SQLite file, or RabbitMQ and
-//! PostgreSQL.
+//! PostgreSQL. The only place that names either.
 
-use std::sync::Arc;
-use std::time::Duration;
+#[cfg(all(feature = "rabbitmq", feature = "postgres"))]
+mod distributed;
+#[cfg(feature = "sqlite")]
+mod embedded;
 
 use super::Backend;
 use super::Roles;
 use super::Services;
 use super::StartError;
 use crate::config::Settings;
-use crate::inbox::Backup;
-use crate::inbox::BackupFile;
-use crate::queue::rabbitmq::RabbitQueue;
-use crate::queue::rabbitmq::RabbitSettings;
-use crate::queue::sqlite::SqliteQueue;
-use crate::sqlite::Sqlite;
-use crate::store::StoreError;
-use crate::store::postgres::CONNECTIONS_DEFAULT;
-use crate::store::postgres::PostgresStore;
-use crate::store::sqlite::SqliteStore;
-use crate::topology;
 
 /// Opens the back end. The distributed one need not be up: what is missing is said by `/readyz`
-/// and waited for.
+/// and waited for. `prepare` says that the schema is to be brought up to date where that may be.
 ///
 /// # Errors
 /// What keeps it from opening.
-pub(super) async fn open(
+pub(super) fn open(
     settings: &Settings,
     services: &Services,
     roles: &Roles,
+    prepare: bool,
 ) -> Result<Backend, StartError> {
-    let queues = topology::queues(&services.sender_names());
-    let steps = settings.steps();
-    let (Some(queue), Some(_)) = (&settings.queue, &settings.store) else {
-        let sqlite = open_file(settings)?;
-        return Ok(Backend {
-            backup: Some(backups(&sqlite, settings)),
-            queue: Arc::new(SqliteQueue::new(Arc::clone(&sqlite), &queues)),
-            store: Arc::new(SqliteStore::new(sqlite)),
-        });
-    };
-    let rabbit = RabbitQueue::start(RabbitSettings {
-        url: queue.url.clone(),
-        prefix: queue.prefix.clone(),
-        queues,
-        steps,
-        name: format!("tidings {}", roles.describe()),
-    });
-    let postgres = postgres(settings)?;
-    tokio::spawn(prepare(postgres.clone()));
-    Ok(Backend {
-        queue: rabbit,
-        store: Arc::new(postgres),
-        backup: None,
-    })
-}
-
-/// Between two tries to bring the schema up to date.
-const PREPARE_EVERY: Duration = Duration::from_secs(1);
-
-/// Brings the schema up to date as soon as the database is there, if this role may; meanwhile
-/// `/readyz` says what is missing.
-async fn prepare(postgres: PostgresStore) {
-    while postgres.prepare().await.is_err() {
-        tokio::time::sleep(PREPARE_EVERY).await;
+    if is_distributed(settings) {
+        #[cfg(all(feature = "rabbitmq", feature = "postgres"))]
+        return distributed::open(settings, services, roles, prepare);
+    } else {
+        #[cfg(feature = "sqlite")]
+        return embedded::open(settings, services);
     }
-}
-
-fn postgres(settings: &Settings) -> Result<PostgresStore, StartError> {
-    let store = settings.store.as_ref();
-    let url = store.map_or("", |store| store.url.as_str());
-    let pool = store
-        .and_then(|store| store.pool)
-        .unwrap_or(CONNECTIONS_DEFAULT);
-    PostgresStore::connect_with(url, pool).map_err(|error| StartError {
-        code: 3,
-        ..StartError::new(
-            error.to_string(),
-            "tidings.store.url",
-            "as in postgres://user:password@host:5432/database",
-        )
-    })
+    #[expect(
+        unreachable_code,
+        reason = "unless a back end was left out of the build"
+    )]
+    {
+        let _ = (services, roles, prepare);
+        Err(left_out())
+    }
 }
 
 /// Brings the schema up to date and says what was done.
@@ -89,51 +45,33 @@ fn postgres(settings: &Settings) -> Result<PostgresStore, StartError> {
 /// # Errors
 /// What keeps it from being done.
 pub(super) async fn migrate(settings: &Settings) -> Result<String, StartError> {
-    if settings.store.is_none() {
-        open_file(settings)?;
-        return Ok(format!(
-            "{}: the schema is up to date",
-            settings.data.display()
-        ));
+    if is_distributed(settings) {
+        #[cfg(all(feature = "rabbitmq", feature = "postgres"))]
+        return distributed::migrate(settings).await;
+    } else {
+        #[cfg(feature = "sqlite")]
+        return embedded::migrate(settings);
     }
-    let report = postgres(settings)?.migrate().await.map_err(|error| {
-        StartError::new(
-            error.to_string(),
-            "tidings.store.url",
-            "use a role that may create tables; see deploy/postgres",
-        )
-    })?;
-    Ok(report.to_string())
+    #[expect(
+        unreachable_code,
+        reason = "unless a back end was left out of the build"
+    )]
+    Err(left_out())
 }
 
-fn open_file(settings: &Settings) -> Result<Arc<Sqlite>, StartError> {
-    Sqlite::open(&settings.data).map_err(|error| {
-        StartError::new(
-            error.to_string(),
-            settings.data.display().to_string(),
-            error.help(),
-        )
-    })
+/// `queue.url` and `store.url` come together; the configuration sees to that.
+fn is_distributed(settings: &Settings) -> bool {
+    settings.queue.is_some() && settings.store.is_some()
 }
 
-/// Copies of the file go into a folder of the data directory, named by their time.
-fn backups(sqlite: &Arc<Sqlite>, settings: &Settings) -> Backup {
-    let (sqlite, folder) = (Arc::clone(sqlite), settings.data.join("backups"));
-    Arc::new(move || {
-        let (sqlite, folder) = (Arc::clone(&sqlite), folder.clone());
-        Box::pin(async move {
-            let away = |error: std::io::Error| {
-                StoreError::Unavailable(format!("{}: {error}", folder.display()))
-            };
-            std::fs::create_dir_all(&folder).map_err(away)?;
-            let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
-            let file = folder.join(format!("tidings-{time}.sqlite"));
-            sqlite
-                .backup(&file)
-                .await
-                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            let bytes = std::fs::metadata(&file).map_err(away)?.len();
-            Ok(BackupFile { file, bytes })
-        })
-    })
+#[expect(
+    dead_code,
+    reason = "called only where a back end was left out of the build"
+)]
+fn left_out() -> StartError {
+    StartError::new(
+        "this program was built without the back end that is configured",
+        "tidings.store.url",
+        "build it with the features sqlite, or rabbitmq and postgres",
+    )
 }

@@ -1,6 +1,7 @@
 //! What a process tells of its health, and what it keeps fresh: readiness, its heartbeat in the
 //! list of processes, and its copy of the token table.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Backend;
@@ -70,18 +71,30 @@ impl Running {
                 (self.backend.clone(), self.auth.clone(), self.stop.clone());
             let home = roles.inbox.then(|| settings.data.clone());
             self.rest.spawn(async move {
-                let mut home = home;
-                let mut tick = tokio::time::interval(TOKENS_EVERY);
-                while stop.run_until_cancelled(tick.tick()).await.is_some() {
-                    if let Some(data) = &home
-                        && super::listen::first_token(data, &backend, &auth).await
-                    {
-                        home = None;
-                    }
-                    refresh_tokens(&backend, &auth).await;
-                }
+                let work = keep_tokens(backend, auth, home);
+                stop.run_until_cancelled(work).await;
             });
         }
+    }
+}
+
+/// Keeps this process's copy of the token table fresh; `home` is where the first token goes, by
+/// the process that makes it.
+async fn keep_tokens(backend: Backend, auth: Auth, mut home: Option<PathBuf>) {
+    loop {
+        if let Some(data) = &home
+            && super::listen::first_token(data, &backend, &auth).await
+        {
+            home = None;
+        }
+        refresh_tokens(&backend, &auth).await;
+        // Whoever waits for the first token is not to wait long.
+        let pause = if home.is_some() {
+            CHECK_EVERY
+        } else {
+            TOKENS_EVERY
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -143,7 +143,7 @@ pub async fn launch(
     } else {
         roles
     };
-    let backend = backend::open(settings, &services, &roles).await?;
+    let backend = backend::open(settings, &services, &roles, true)?;
     let running = super::start(settings, &services, &roles, backend, listeners).await?;
     Ok((running, services))
 }
@@ -152,12 +152,12 @@ pub async fn launch(
 ///
 /// # Errors
 /// What keeps it from opening.
-pub async fn open(
+pub fn open(
     settings: &Settings,
     services: &Services,
     roles: &Roles,
 ) -> Result<Backend, StartError> {
-    backend::open(settings, services, roles).await
+    backend::open(settings, services, roles, false)
 }
 
 /// Brings the schema up to date, and says what was done.

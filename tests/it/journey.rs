@@ -246,10 +246,10 @@ async fn a_mail_that_is_refused_for_good_is_a_dead_letter_that_can_be_replayed(a
         !shown.contains("The description"),
         "content is masked: {shown}"
     );
-    let (_, err, code) = app.cli(&["status"]).await;
+    let (out, err, code) = app.cli(&["status"]).await;
     assert_eq!(
         code, 0,
-        "a recipient's refusal is no trouble of ours: {err}"
+        "a recipient's refusal is no trouble of ours: {out}{err}"
     );
 
     app.smtp.mend();

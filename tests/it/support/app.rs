@@ -17,6 +17,8 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use serde_json::json;
 
+use tidings::queue::rabbitmq::RabbitSettings;
+
 use super::postgres::Database;
 use super::smtp::Smtp;
 
@@ -287,6 +289,14 @@ pub fn broadcast(title: &str) -> Value {
     json!({"recipients": {"type": "broadcast"}, "payload": {"title": title}})
 }
 
+/// The waits of the retry schedule, as the configuration below says.
+const STEPS: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(6),
+    Duration::from_secs(600),
+];
+
 /// How many people are in `group:default/everyone`.
 pub const CROWD: usize = 2_000;
 
@@ -308,9 +318,21 @@ pub struct App {
 }
 
 /// Deletes what a test declared on the shared broker.
-struct Topology {
-    url: String,
-    prefix: String,
+struct Topology(RabbitSettings);
+
+impl Drop for Topology {
+    fn drop(&mut self) {
+        let settings = self.0.clone();
+        // A runtime of its own: the test's may be the one that unwinds.
+        let remove = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(super::rabbitmq::remove(&settings));
+        };
+        let _ = std::thread::spawn(remove).join();
+    }
 }
 
 impl App {
@@ -340,12 +362,13 @@ impl App {
     async fn distributed(processes: &[(&'static str, &[&str])]) -> Self {
         let database = Database::create().await;
         let url = super::rabbitmq::shared_url();
-        let prefix = format!("t{}", uuid::Uuid::now_v7().simple());
+        let settings = super::rabbitmq::settings(&url, &STEPS);
+        let prefix = &settings.prefix;
         let lines = format!(
             "  queue: {{ url: \"{url}\", prefix: {prefix}, origins: {{ guest: external:guest }} }}\n  store: {{ url: \"{}\" }}\n",
             database.url()
         );
-        let broker = Topology { url, prefix };
+        let broker = Topology(settings);
         Self::start(&lines, Some(database), Some(broker), processes).await
     }
 
@@ -415,6 +438,7 @@ impl App {
 
     /// Runs the command line against it; standard output, standard error, exit code.
     pub async fn cli(&self, args: &[&str]) -> (String, String, i32) {
+        self.api.token().await;
         let output = tokio::process::Command::new(TIDINGS)
             .args(args)
             .args(["--url", &self.api.url(""), "--config", "tidings.yaml"])

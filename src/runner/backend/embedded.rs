@@ -1,0 +1,60 @@
+//! The embedded back end: one SQLite file.
+
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::inbox::Backup;
+use crate::inbox::BackupFile;
+use crate::queue::sqlite::SqliteQueue;
+use crate::runner::Backend;
+use crate::runner::Services;
+use crate::runner::StartError;
+use crate::sqlite::Sqlite;
+use crate::store::StoreError;
+use crate::store::sqlite::SqliteStore;
+use crate::topology;
+
+pub(super) fn open(settings: &Settings, services: &Services) -> Result<Backend, StartError> {
+    let sqlite = open_file(settings)?;
+    let queues = topology::queues(&services.sender_names());
+    Ok(Backend {
+        backup: Some(backups(&sqlite, settings)),
+        queue: Arc::new(SqliteQueue::new(Arc::clone(&sqlite), &queues)),
+        store: Arc::new(SqliteStore::new(sqlite)),
+    })
+}
+
+/// Opening is migrating.
+pub(super) fn migrate(settings: &Settings) -> Result<String, StartError> {
+    open_file(settings)?;
+    Ok(format!(
+        "{}: the schema is up to date",
+        settings.data.display()
+    ))
+}
+
+fn open_file(settings: &Settings) -> Result<Arc<Sqlite>, StartError> {
+    Sqlite::open(&settings.data).map_err(|error| {
+        let place = settings.data.display().to_string();
+        StartError::new(error.to_string(), place, error.help())
+    })
+}
+
+/// Copies of the file go into a folder of the data directory, named by their time.
+fn backups(sqlite: &Arc<Sqlite>, settings: &Settings) -> Backup {
+    let (sqlite, folder) = (Arc::clone(sqlite), settings.data.join("backups"));
+    Arc::new(move || {
+        let (sqlite, folder) = (Arc::clone(&sqlite), folder.clone());
+        Box::pin(async move {
+            let away = |error: std::io::Error| {
+                StoreError::Unavailable(format!("{}: {error}", folder.display()))
+            };
+            std::fs::create_dir_all(&folder).map_err(away)?;
+            let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ");
+            let file = folder.join(format!("tidings-{time}.sqlite"));
+            sqlite.backup(&file).await?;
+            let bytes = std::fs::metadata(&file).map_err(away)?.len();
+            Ok(BackupFile { file, bytes })
+        })
+    })
+}
