@@ -64,10 +64,6 @@ fn is_distributed(settings: &Settings) -> bool {
     settings.queue.is_some() && settings.store.is_some()
 }
 
-#[expect(
-    dead_code,
-    reason = "called only where a back end was left out of the build"
-)]
 fn left_out() -> StartError {
     StartError::new(
         "this program was built without the back end that is configured",

@@ -23,15 +23,15 @@ use super::postgres::Database;
 use super::smtp::Smtp;
 
 /// The longest anything in these tests may take before it is a failure.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A static token of the configuration.
-pub const CI_TOKEN: &str = "ci-token-for-tests";
+pub(crate) const CI_TOKEN: &str = "ci-token-for-tests";
 /// Its subject, and so the origin of what is sent with it.
-pub const CI: &str = "external:ci";
+pub(crate) const CI: &str = "external:ci";
 
 /// A running process of a role.
-pub struct Process {
+pub(crate) struct Process {
     /// Which binary and arguments, to start it again.
     binary: &'static str,
     args: Vec<String>,
@@ -39,14 +39,14 @@ pub struct Process {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     /// Where it listens.
-    pub address: String,
+    pub(crate) address: String,
     /// Where its health is.
-    pub admin: String,
+    pub(crate) admin: String,
 }
 
 impl Process {
     /// Starts a binary and waits until it says that it started.
-    pub fn start(binary: &'static str, args: &[&str], dir: &Path) -> Self {
+    pub(crate) fn start(binary: &'static str, args: &[&str], dir: &Path) -> Self {
         let mut child = Command::new(binary)
             .args(args)
             .args(["--log", "json"])
@@ -92,7 +92,7 @@ impl Process {
     }
 
     /// Kills it at once, as the kernel would, and starts it again.
-    pub fn kill_and_restart(&mut self) {
+    pub(crate) fn kill_and_restart(&mut self) {
         self.kill();
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
         let fresh = Self::start(self.binary, &args, &self.dir.clone());
@@ -100,13 +100,13 @@ impl Process {
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// SIGTERM, and waits for the end; says whether it ended well.
-    pub fn terminate(&mut self) -> bool {
+    pub(crate) fn terminate(&mut self) -> bool {
         let pid = self.child.id().to_string();
         assert!(
             Command::new("kill")
@@ -126,7 +126,7 @@ impl Process {
     }
 
     /// Everything it logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
     }
 }
@@ -150,7 +150,7 @@ impl Drop for Process {
 
 /// Talks to a running Tidings over HTTP.
 #[derive(Clone)]
-pub struct Api {
+pub(crate) struct Api {
     base: String,
     data: PathBuf,
     http: reqwest::Client,
@@ -158,7 +158,7 @@ pub struct Api {
 
 impl Api {
     /// Speaks to `address`, with the secrets in `data`.
-    pub fn new(address: &str, data: &Path) -> Self {
+    pub(crate) fn new(address: &str, data: &Path) -> Self {
         // reqwest picks up the process's provider; tests share one process.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Self {
@@ -169,12 +169,12 @@ impl Api {
     }
 
     /// The address of a path.
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.base)
     }
 
     /// Sends a notification as `external:ci`; with extra headers.
-    pub async fn send(&self, body: &Value, headers: &[(&str, &str)]) -> (StatusCode, Value) {
+    pub(crate) async fn send(&self, body: &Value, headers: &[(&str, &str)]) -> (StatusCode, Value) {
         let mut request = self
             .http
             .post(self.url("/api/notifications"))
@@ -189,7 +189,7 @@ impl Api {
 
     /// Like [`Self::send`], but a refused or cut connection is `None` instead of a panic: the
     /// process may be dead just now.
-    pub async fn try_send(&self, body: &Value, key: &str) -> Option<StatusCode> {
+    pub(crate) async fn try_send(&self, body: &Value, key: &str) -> Option<StatusCode> {
         let request = self
             .http
             .post(self.url("/api/notifications"))
@@ -201,7 +201,7 @@ impl Api {
     }
 
     /// Reads a path as `user`.
-    pub async fn get_as(&self, user: &str, path: &str) -> (StatusCode, Value) {
+    pub(crate) async fn get_as(&self, user: &str, path: &str) -> (StatusCode, Value) {
         let token = self.user_token(user);
         answer(
             self.http
@@ -213,7 +213,7 @@ impl Api {
     }
 
     /// Posts to a path as `user`.
-    pub async fn post_as(&self, user: &str, path: &str, body: &Value) -> (StatusCode, Value) {
+    pub(crate) async fn post_as(&self, user: &str, path: &str, body: &Value) -> (StatusCode, Value) {
         let token = self.user_token(user);
         answer(
             self.http
@@ -226,7 +226,7 @@ impl Api {
     }
 
     /// Reads a path as the operator.
-    pub async fn operate(&self, path: &str) -> (StatusCode, Value) {
+    pub(crate) async fn operate(&self, path: &str) -> (StatusCode, Value) {
         answer(
             self.http
                 .get(self.url(path))
@@ -237,7 +237,7 @@ impl Api {
     }
 
     /// The operator's token, once it is there.
-    pub async fn token(&self) -> String {
+    pub(crate) async fn token(&self) -> String {
         let path = self.data.join("token");
         eventually("the first token", async || {
             std::fs::read_to_string(&path).ok()
@@ -246,7 +246,7 @@ impl Api {
     }
 
     /// A user token, signed with the key in the data directory.
-    pub fn user_token(&self, user: &str) -> String {
+    pub(crate) fn user_token(&self, user: &str) -> String {
         tidings::auth::UserKey::open(&self.data)
             .unwrap()
             .sign(user, Duration::from_secs(3600))
@@ -254,7 +254,7 @@ impl Api {
     }
 
     /// The client itself.
-    pub fn http(&self) -> &reqwest::Client {
+    pub(crate) fn http(&self) -> &reqwest::Client {
         &self.http
     }
 }
@@ -268,7 +268,7 @@ async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
 }
 
 /// Asks until there is an answer; the state of another process can only be asked for.
-pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(answer) = ask().await {
@@ -280,12 +280,12 @@ pub async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
 }
 
 /// A send to one or many refs.
-pub fn to(refs: &[&str], title: &str) -> Value {
+pub(crate) fn to(refs: &[&str], title: &str) -> Value {
     json!({"recipients": {"type": "entity", "entityRef": refs}, "payload": {"title": title}})
 }
 
 /// A send to everybody.
-pub fn broadcast(title: &str) -> Value {
+pub(crate) fn broadcast(title: &str) -> Value {
     json!({"recipients": {"type": "broadcast"}, "payload": {"title": title}})
 }
 
@@ -298,19 +298,19 @@ const STEPS: [Duration; 4] = [
 ];
 
 /// How many people are in `group:default/everyone`.
-pub const CROWD: usize = 2_000;
+pub(crate) const CROWD: usize = 2_000;
 
 /// A whole Tidings on one of the two back ends, with a mail server and a catalog of [`CROWD`]
 /// people, each with an address.
-pub struct App {
+pub(crate) struct App {
     /// Its processes; the first serves the inbox.
-    pub processes: Vec<Process>,
+    pub(crate) processes: Vec<Process>,
     /// Speaks to the first process.
-    pub api: Api,
+    pub(crate) api: Api,
     /// Speaks to the process that takes submissions.
-    pub ingest: Api,
+    pub(crate) ingest: Api,
     /// Where its mail goes.
-    pub smtp: Smtp,
+    pub(crate) smtp: Smtp,
     // Removed last.
     _database: Option<Database>,
     _broker: Option<Topology>,
@@ -337,17 +337,17 @@ impl Drop for Topology {
 
 impl App {
     /// One process on one SQLite file.
-    pub async fn embedded() -> Self {
+    pub(crate) async fn embedded() -> Self {
         Self::start("", None, None, &[(TIDINGS, &["up"])]).await
     }
 
     /// One process on RabbitMQ and PostgreSQL.
-    pub async fn up_distributed() -> Self {
+    pub(crate) async fn up_distributed() -> Self {
         Self::distributed(&[(TIDINGS, &["up"])]).await
     }
 
     /// A process for each role, two of each worker.
-    pub async fn by_role() -> Self {
+    pub(crate) async fn by_role() -> Self {
         Self::distributed(&[
             (INBOX, &[]),
             (INGEST, &[]),
@@ -420,7 +420,7 @@ impl App {
     }
 
     /// Waits until every process says that it could do its work.
-    pub async fn until_ready(&self) {
+    pub(crate) async fn until_ready(&self) {
         for process in &self.processes {
             let url = format!("http://{}/readyz", process.admin);
             eventually("readiness", async || {
@@ -432,12 +432,12 @@ impl App {
     }
 
     /// The directory with its configuration and data.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// Runs the command line against it; standard output, standard error, exit code.
-    pub async fn cli(&self, args: &[&str]) -> (String, String, i32) {
+    pub(crate) async fn cli(&self, args: &[&str]) -> (String, String, i32) {
         self.api.token().await;
         let output = tokio::process::Command::new(TIDINGS)
             .args(args)
@@ -457,14 +457,14 @@ impl App {
 }
 
 /// The binaries under test.
-pub const TIDINGS: &str = env!("CARGO_BIN_EXE_tidings");
-pub const INGEST: &str = env!("CARGO_BIN_EXE_tidings-ingest");
-pub const DECORATOR: &str = env!("CARGO_BIN_EXE_tidings-decorator");
-pub const SENDER: &str = env!("CARGO_BIN_EXE_tidings-sender");
-pub const INBOX: &str = env!("CARGO_BIN_EXE_tidings-inbox");
+pub(crate) const TIDINGS: &str = env!("CARGO_BIN_EXE_tidings");
+pub(crate) const INGEST: &str = env!("CARGO_BIN_EXE_tidings-ingest");
+pub(crate) const DECORATOR: &str = env!("CARGO_BIN_EXE_tidings-decorator");
+pub(crate) const SENDER: &str = env!("CARGO_BIN_EXE_tidings-sender");
+pub(crate) const INBOX: &str = env!("CARGO_BIN_EXE_tidings-inbox");
 
 /// The ref of a person of the crowd.
-pub fn person(number: usize) -> String {
+pub(crate) fn person(number: usize) -> String {
     format!("user:default/p{number:04}")
 }
 
