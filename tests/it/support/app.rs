@@ -213,7 +213,12 @@ impl Api {
     }
 
     /// Posts to a path as `user`.
-    pub(crate) async fn post_as(&self, user: &str, path: &str, body: &Value) -> (StatusCode, Value) {
+    pub(crate) async fn post_as(
+        &self,
+        user: &str,
+        path: &str,
+        body: &Value,
+    ) -> (StatusCode, Value) {
         let token = self.user_token(user);
         answer(
             self.http
