@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::Notify;
 use tokio::sync::broadcast;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -207,34 +209,43 @@ fn describe() {
 
 /// What keeps this process from doing its work, by the name of what is missing; empty is ready.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<BTreeMap<String, String>>>);
+pub struct Readiness(Arc<Troubles>);
+
+#[derive(Debug, Default)]
+struct Troubles {
+    now: Mutex<BTreeMap<String, String>>,
+    changed: Notify,
+}
 
 impl Readiness {
     /// `what` is in trouble.
     pub fn trouble(&self, what: &str, detail: &str) {
-        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if troubles
-            .insert(what.to_owned(), detail.to_owned())
-            .as_deref()
-            != Some(detail)
-        {
+        let before = self.lock().insert(what.to_owned(), detail.to_owned());
+        if before.as_deref() != Some(detail) {
             tracing::warn!(dependency = what, detail, "not ready");
+            self.0.changed.notify_one();
         }
     }
 
     /// `what` is well (again).
     pub fn well(&self, what: &str) {
-        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if troubles.remove(what).is_some() {
+        if self.lock().remove(what).is_some() {
             tracing::info!(dependency = what, "ready again");
+            self.0.changed.notify_one();
         }
     }
 
     /// What is in trouble now.
     pub fn troubles(&self) -> BTreeMap<String, String> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock().clone()
+    }
+
+    /// Completes when something has changed since this last completed. For one listener.
+    pub async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -134,7 +134,12 @@ impl Running {
         };
         self.rest.spawn(async move {
             let mut beat = tokio::time::interval(HEARTBEAT_EVERY);
-            while stop.run_until_cancelled(beat.tick()).await.is_some() {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = beat.tick() => {}
+                    () = readiness.changed() => {}
+                }
                 let troubles = readiness.troubles();
                 process.trouble = troubles
                     .iter()
