@@ -64,8 +64,6 @@ pub struct ConsoleParts {
     pub hub: Hub,
     /// `app.baseUrl`, which links are resolved against.
     pub base_url: Url,
-    /// Whether people reach the page by https, so that the cookie may insist on it.
-    pub secure: bool,
 }
 
 type Parts = Arc<ConsoleParts>;

@@ -82,7 +82,7 @@ pub enum Via {
 /// What a submission and everything cut from it carry: who sent it, when, under which name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// UUIDv7, or derived from origin and key.
+    /// Version 7, or derived from origin and key.
     pub id: Uuid,
     /// From credentials, never from the body.
     pub origin: String,

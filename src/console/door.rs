@@ -31,6 +31,7 @@ use crate::auth::SESSION_TTL;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The person who sent a form from our own page.
 #[derive(Clone, Debug)]
@@ -100,7 +101,7 @@ pub(super) async fn enter(
     from_our_page(&headers)?;
     let token = form.map_or_else(|_| String::new(), |Form(form)| form.token.trim().to_owned());
     let refusal = match parts.auth.authenticate_token(&token) {
-        Ok(Principal::User { .. }) => return Ok(signed_in(&parts, &token)),
+        Ok(Principal::User { .. }) => return Ok(signed_in(&headers, &token)),
         Ok(Principal::Service { .. }) => {
             "That is an API token, which sends notifications. The inbox needs a user token."
         }
@@ -129,7 +130,7 @@ pub(super) async fn enter_by_code(
         key.sign(&reference, SESSION_TTL).ok()
     });
     match token {
-        Some(token) => signed_in(&parts, &token),
+        Some(token) => signed_in(&headers, &token),
         None if parts.auth.session(&headers).is_some() => Redirect::to("/").into_response(),
         None => {
             let refusal =
@@ -140,20 +141,22 @@ pub(super) async fn enter_by_code(
 }
 
 /// `POST /logout`
-pub(super) async fn leave(
-    State(parts): State<Parts>,
-    headers: HeaderMap,
-) -> Result<Response, Trouble> {
+pub(super) async fn leave(headers: HeaderMap) -> Result<Response, Trouble> {
     from_our_page(&headers)?;
-    Ok(with_cookie(&parts, "/login", "", 0))
+    Ok(with_cookie(&headers, "/login", "", 0))
 }
 
-fn signed_in(parts: &Parts, token: &str) -> Response {
-    with_cookie(parts, "/", token, SESSION_TTL.as_secs())
+fn signed_in(headers: &HeaderMap, token: &str) -> Response {
+    with_cookie(headers, "/", token, SESSION_TTL.as_secs())
 }
 
-fn with_cookie(parts: &Parts, to: &str, value: &str, seconds: u64) -> Response {
-    let secure = if parts.secure { "; Secure" } else { "" };
+fn with_cookie(headers: &HeaderMap, to: &str, value: &str, seconds: u64) -> Response {
+    // We speak no TLS: it is whoever stands before us who knows. A caller that lies about it
+    // changes its own cookie alone.
+    let tls = headers
+        .get(&X_FORWARDED_PROTO)
+        .is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
+    let secure = if tls { "; Secure" } else { "" };
     let cookie = format!(
         "{SESSION_COOKIE}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}"
     );

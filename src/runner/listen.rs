@@ -240,7 +240,6 @@ impl Running {
             auth: self.auth.clone(),
             hub: hub.clone(),
             base_url: settings.app_base_url.clone(),
-            secure: settings.app_base_url.scheme() == "https",
         };
         let mut routes = inbox::routes(parts)
             .merge(signals::routes(hub, self.auth.clone()))

@@ -123,17 +123,20 @@ async fn a_user_token_opens_the_door_and_an_api_token_does_not() {
             .header("sec-fetch-site", "same-origin")
             .header("content-type", "application/x-www-form-urlencoded")
             .body(body)
-            .send()
     };
-    let answer = enter(house.user_token(GUEST)).await.unwrap();
-    assert_eq!(answer.headers()["location"], "/");
-    assert!(answer.headers().contains_key("set-cookie"));
+    for (scheme, secure) in [("http", false), ("https", true)] {
+        let request = enter(house.user_token(GUEST)).header("x-forwarded-proto", scheme);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.headers()["location"], "/");
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap();
+        assert_eq!(cookie.contains("; Secure"), secure, "{cookie}");
+    }
     for (token, words) in [
         (House::token("ci"), "API token"),
         ("nonsense".to_owned(), "not valid here"),
         (String::new(), "Paste a user token"),
     ] {
-        let answer = enter(token).await.unwrap();
+        let answer = enter(token).send().await.unwrap();
         assert_eq!(answer.status(), 401);
         assert!(!answer.headers().contains_key("set-cookie"));
         assert!(answer.text().await.unwrap().contains(words));

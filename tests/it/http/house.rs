@@ -244,7 +244,6 @@ impl Site {
             auth: self.auth.clone(),
             hub: hub.clone(),
             base_url: self.base_url.clone(),
-            secure: false,
         };
         let routes = ingest::routes(ingest)
             .merge(inbox::routes(inbox))

@@ -1,4 +1,4 @@
-//! The page in a real browser, where there is one: Chromium, headless, driven over its DevTools
+//! The page in a real browser, where there is one: Chromium, headless, driven over its `DevTools`
 //! protocol.
 
 use std::path::PathBuf;
@@ -154,7 +154,7 @@ impl Browser {
             .await;
     }
 
-    /// A picture, for people who set TIDINGS_TEST_PICTURES to a directory.
+    /// A picture, for people who set `TIDINGS_TEST_PICTURES` to a directory.
     async fn picture(&mut self, name: &str) {
         use base64::Engine as _;
         use base64::engine::general_purpose::STANDARD;
