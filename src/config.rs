@@ -133,6 +133,26 @@ impl Config {
         settings::read(self)
     }
 
+    /// What it says without what cannot be, and everything in it that cannot: for a check that
+    /// tells all at once. No settings are left where a fault cannot be cut out.
+    pub fn examine(&self) -> (Option<Settings>, Vec<ConfigError>) {
+        let mut sound = self.clone();
+        let mut faults = Vec::new();
+        loop {
+            match sound.settings() {
+                Ok(settings) => return (Some(settings), faults),
+                Err(fault) => {
+                    let key = fault.key.clone();
+                    faults.push(fault);
+                    // Each turn takes something away, so there is an end.
+                    if !key.is_some_and(|key| sound.root.cut(&key)) {
+                        return (None, faults);
+                    }
+                }
+            }
+        }
+    }
+
     /// What is probably not meant as it is written, though nothing keeps it from starting.
     pub fn warnings(&self) -> Vec<ConfigError> {
         settings::warnings(self)

@@ -7,6 +7,7 @@ mod backend;
 mod error;
 mod health;
 mod listen;
+mod look;
 pub mod process;
 mod services;
 
@@ -21,6 +22,10 @@ use uuid::Uuid;
 
 pub use self::error::StartError;
 pub use self::listen::Listeners;
+pub use self::look::Finding;
+pub use self::look::Findings;
+pub use self::look::Level;
+pub use self::look::look;
 pub use self::services::GUEST;
 pub use self::services::Services;
 use crate::auth::Auth;

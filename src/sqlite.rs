@@ -72,6 +72,20 @@ impl Sqlite {
         }))
     }
 
+    /// What there is in `dir`, without making, locking or changing anything.
+    ///
+    /// # Errors
+    /// [`SqliteError::InUse`] when another process holds the directory.
+    pub fn look(dir: &Path) -> Result<Option<u64>, SqliteError> {
+        let Ok(lock) = File::open(dir.join(LOCK)) else {
+            return Ok(None);
+        };
+        if let Err(TryLockError::WouldBlock) = lock.try_lock_shared() {
+            return Err(in_use(dir, lock));
+        }
+        Ok(fs::metadata(dir.join(FILE)).ok().map(|file| file.len()))
+    }
+
     /// Runs `job` on the writing connection, inside a transaction that others may share, and
     /// answers once it is on the disk. A job that fails is undone alone. Once accepted it is done
     /// even if nobody waits for the answer any more.
@@ -193,19 +207,23 @@ fn lock(dir: &Path) -> Result<File, SqliteError> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Without the number the message is still of use.
-            let _ = file.take(20).read_to_string(&mut holder);
-            return Err(SqliteError::InUse {
-                dir: dir.to_owned(),
-                holder: holder.trim().parse().ok(),
-            });
+            return Err(in_use(dir, file));
         }
         Err(TryLockError::Error(error)) => return Err(fault(error)),
     }
     file.set_len(0).map_err(fault)?;
     writeln!(file, "{}", std::process::id()).map_err(fault)?;
     Ok(file)
+}
+
+fn in_use(dir: &Path, lock: File) -> SqliteError {
+    let mut holder = String::new();
+    // Without the number the message is still of use.
+    let _ = lock.take(20).read_to_string(&mut holder);
+    SqliteError::InUse {
+        dir: dir.to_owned(),
+        holder: holder.trim().parse().ok(),
+    }
 }
 
 /// What is kept concerns people: nobody else on the machine may read it.

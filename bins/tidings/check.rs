@@ -1,228 +1,237 @@
 //! `tidings check`: the configuration, and whether everything it names can be reached. Starts and
-//! changes nothing. `tidings migrate`: brings the schema up to date.
+//! changes nothing, unless `--mend` asks for it.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use tidings::config::Config;
-use tidings::config::QueueSettings;
+use serde_json::json;
+use tidings::config::ConfigError;
 use tidings::config::Settings;
-use tidings::config::StoreSettings;
-use tidings::runner::Backend;
-use tidings::runner::Roles;
-use tidings::runner::Services;
+use tidings::runner::Finding;
+use tidings::runner::Level;
 use tidings::runner::StartError;
+use tidings::runner::look;
 use tidings::runner::process;
 use tidings::runner::process::ProcessArgs;
 
+use crate::client::CONFIG;
 use crate::client::FAILED;
 use crate::paint::Paint;
 use crate::render;
-
-/// The longest one thing may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Check the configuration and everything it names; starts and changes nothing.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   tidings check
   tidings check --config app-config.yaml --config tidings.yaml
-  tidings check --counts          count every inbox again and mend counters that are wrong")]
+  tidings check --counts          count every inbox again, and say whose counters are wrong
+  tidings check --counts --mend   and mend them
+
+Exit codes: 0 all is well, 1 something cannot be reached, 3 the configuration is wrong.")]
 pub(crate) struct CheckArgs {
-    /// Count every inbox again, and mend counters that are wrong
+    /// Count every inbox again; takes a while where there are many
     #[arg(long)]
     counts: bool,
+    /// Mend the counters that are wrong
+    #[arg(long, requires = "counts")]
+    mend: bool,
+    /// Machine-readable: one JSON object on each line
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     process: ProcessArgs,
 }
 
-/// Bring the schema of the store up to date.
-#[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:
-  tidings migrate --config tidings.yaml       with a role that may create tables")]
-pub(crate) struct MigrateArgs {
-    #[command(flatten)]
-    process: ProcessArgs,
-}
-
-/// What was found out about one thing.
-struct Finding {
-    ok: bool,
-    what: &'static str,
-    place: String,
-    detail: String,
+/// Everything that was found out.
+#[derive(Default)]
+struct Report {
+    /// What keeps a process from starting.
+    faults: Vec<StartError>,
+    findings: Vec<Finding>,
 }
 
 /// Checks.
 ///
 /// # Errors
-/// A configuration that cannot be read.
-pub(crate) fn check(args: &CheckArgs) -> Result<ExitCode, StartError> {
+/// A configuration file that cannot be read at all.
+pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode, StartError> {
     let config = args.process.load("tidings.listen")?;
-    let settings = config.settings()?;
+    let (settings, faults) = config.examine();
     process::block_on(async {
-        let findings = findings(&config, &settings, args.counts).await?;
-        let warnings = config.warnings();
-        print!("{}", table(&findings, Paint::stdout()));
-        for warning in &warnings {
-            println!("\n{warning}");
-        }
-        let errors = findings.iter().filter(|one| !one.ok).count();
-        println!(
-            "\n{}, {}. Nothing was started{}.",
-            render::count(errors as u64, "error", "errors"),
-            render::count(warnings.len() as u64, "warning", "warnings"),
-            if args.counts { "" } else { " or changed" },
-        );
-        Ok(if errors == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::from(FAILED)
-        })
-    })
-}
-
-async fn findings(
-    config: &Config,
-    settings: &Settings,
-    counts: bool,
-) -> Result<Vec<Finding>, StartError> {
-    let roles = Roles::default();
-    let services = Services::build(config, settings, &roles)?;
-    let mut findings = Vec::new();
-    match process::open(settings, &services, &roles) {
-        Ok(backend) => back_end(&backend, settings, counts, &mut findings).await,
-        Err(error) => findings.push(Finding {
-            ok: false,
-            what: "data",
-            place: settings.data.display().to_string(),
-            detail: error.message,
-        }),
-    }
-    for sender in &services.senders {
-        let probed = tokio::time::timeout(PATIENCE, sender.probe()).await;
-        findings.push(finding("sender", sender.name().to_owned(), silent(probed)));
-    }
-    let place: Vec<String> = services
-        .people
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect();
-    let described = tokio::time::timeout(PATIENCE, services.catalog.describe()).await;
-    findings.push(finding("catalog", place.join(", "), silent(described)));
-    Ok(findings)
-}
-
-async fn back_end(
-    backend: &Backend,
-    settings: &Settings,
-    counts: bool,
-    findings: &mut Vec<Finding>,
-) {
-    let place =
-        |shown: Option<String>| shown.unwrap_or_else(|| settings.data.display().to_string());
-    let queue = async {
-        // A connection is made in the background: wait for it.
-        loop {
-            match backend.queue.ready().await {
-                Ok(()) => return Ok::<_, String>("as declared".to_owned()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        let mut report = Report::default();
+        report
+            .faults
+            .extend(faults.into_iter().map(StartError::from));
+        if let Some(settings) = &settings {
+            let found = look(&config, settings).await;
+            report.faults.extend(found.faults);
+            report.findings.extend(found.findings);
+            if args.counts {
+                report.findings.push(counts(settings, args.mend).await);
             }
         }
-    };
-    let mut asked = silent(tokio::time::timeout(PATIENCE, queue).await);
-    if let (Err(detail), Err(error)) = (&mut asked, backend.queue.ready().await) {
-        *detail = error.to_string();
-    }
-    findings.push(finding(
-        "queue",
-        place(settings.queue.as_ref().map(QueueSettings::shown)),
-        asked,
-    ));
-    let store = async {
-        backend
-            .store
-            .ready()
-            .await
-            .map_err(|error| error.to_string())?;
-        let held = backend
-            .store
-            .summary()
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok::<_, String>(render::count(
-            held.notifications,
-            "notification",
-            "notifications",
-        ))
-    };
-    let asked = silent(tokio::time::timeout(PATIENCE, store).await);
-    findings.push(finding(
-        "store",
-        place(settings.store.as_ref().map(StoreSettings::shown)),
-        asked,
-    ));
-    if counts {
-        let counted = backend
-            .store
-            .recount(true)
-            .await
-            .map_err(|error| error.to_string());
-        let counted = counted.map(|wrong| format!("{wrong} wrong, and mended"));
-        findings.push(finding("counts", "inbox_count".to_owned(), counted));
-    }
-}
-
-/// Migrates.
-///
-/// # Errors
-/// What keeps the schema from being brought up to date.
-pub(crate) fn migrate(args: &MigrateArgs) -> Result<ExitCode, StartError> {
-    let settings = args.process.load("tidings.listen")?.settings()?;
-    process::block_on(async {
-        println!("{}", process::migrate(&settings).await?);
-        Ok(ExitCode::SUCCESS)
+        report
+            .findings
+            .extend(config.warnings().iter().map(warning));
+        if args.json {
+            print!("{}", report.lines());
+        } else {
+            print!("{}", report.text(Paint::stdout(), args.mend));
+        }
+        Ok(report.code())
     })
 }
 
-fn silent<T, E: std::fmt::Display>(
-    asked: Result<Result<T, E>, tokio::time::error::Elapsed>,
-) -> Result<T, String> {
-    let late = |_| format!("no answer within {} s", PATIENCE.as_secs());
-    asked.map_err(late)?.map_err(|error| error.to_string())
-}
-
-fn finding(what: &'static str, place: String, asked: Result<String, String>) -> Finding {
-    let (ok, detail) = match asked {
-        Ok(detail) => (true, detail),
-        Err(detail) => (false, detail),
+async fn counts(settings: &Settings, mend: bool) -> Finding {
+    let (level, detail) = match process::recount(settings, mend).await {
+        Ok(0) => (Level::Ok, "all right".to_owned()),
+        Ok(wrong) => {
+            let people = render::count(wrong, "person's are wrong", "people's are wrong");
+            let next = if mend {
+                "; mended"
+            } else {
+                "; --mend mends them"
+            };
+            (Level::Warn, format!("{people}{next}"))
+        }
+        Err(error) => (Level::Error, error.message),
     };
     Finding {
-        ok,
-        what,
-        place,
+        level,
+        what: "counts".to_owned(),
+        place: "inbox counters".to_owned(),
         detail,
     }
 }
 
-fn table(findings: &[Finding], paint: Paint) -> String {
-    let width = findings
-        .iter()
-        .map(|one| one.place.chars().count())
-        .max()
-        .unwrap_or(0);
-    findings
-        .iter()
-        .map(|one| {
-            let mark = if one.ok {
-                paint.green("ok   ")
-            } else {
-                paint.red("error")
-            };
-            format!(
-                "  {mark}  {:<8} {:<width$}  {}\n",
-                one.what, one.place, one.detail
-            )
+fn warning(warning: &ConfigError) -> Finding {
+    Finding {
+        level: Level::Warn,
+        what: warning.key.clone().unwrap_or_default(),
+        place: String::new(),
+        detail: warning.line(),
+    }
+}
+
+impl Report {
+    fn count(&self, level: Level) -> u64 {
+        let of_level = self.findings.iter().filter(|one| one.level == level);
+        of_level.count() as u64
+    }
+
+    fn code(&self) -> ExitCode {
+        if !self.faults.is_empty() {
+            ExitCode::from(CONFIG)
+        } else if self.count(Level::Error) > 0 {
+            ExitCode::from(FAILED)
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+
+    /// One JSON object on each line.
+    fn lines(&self) -> String {
+        let faults = self.faults.iter().map(|fault| {
+            json!({"level": "error", "what": "configuration", "place": fault.place, "detail": fault.message})
+        });
+        let findings = self.findings.iter().map(|finding| json!(finding));
+        faults.chain(findings).fold(String::new(), |mut out, line| {
+            let _ = writeln!(out, "{line}");
+            out
         })
-        .collect()
+    }
+
+    fn text(&self, paint: Paint, mended: bool) -> String {
+        let mut out = String::new();
+        for fault in &self.faults {
+            let _ = writeln!(out, "{fault}\n");
+        }
+        let width = |of: fn(&Finding) -> &str| {
+            let places = self.findings.iter().filter(|one| !one.place.is_empty());
+            places.map(|one| of(one).chars().count()).max().unwrap_or(0)
+        };
+        let (what, place) = (width(|one| &one.what), width(|one| &one.place));
+        for one in &self.findings {
+            let level = match one.level {
+                Level::Ok => paint.green("ok  "),
+                Level::Warn => paint.yellow("warn"),
+                Level::Error => paint.red("fail"),
+            };
+            // A key is long and has no place of its own: it takes both columns.
+            let _ = match one.place.as_str() {
+                "" => writeln!(out, "  {level}  {}  {}", one.what, one.detail),
+                at => writeln!(
+                    out,
+                    "  {level}  {:<what$}  {at:<place$}  {}",
+                    one.what, one.detail
+                ),
+            };
+        }
+        let errors = self.faults.len() as u64 + self.count(Level::Error);
+        let done = if mended {
+            "Nothing was started."
+        } else {
+            "Nothing was started or changed."
+        };
+        let _ = writeln!(
+            out,
+            "\n{}, {}. {done}",
+            render::count(errors, "error", "errors"),
+            render::count(self.count(Level::Warn), "warning", "warnings"),
+        );
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(level: Level, what: &str, place: &str, detail: &str) -> Finding {
+        Finding {
+            level,
+            what: what.to_owned(),
+            place: place.to_owned(),
+            detail: detail.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_report_has_faults_first_then_a_table_then_the_sum() {
+        let report = Report {
+            faults: vec![StartError::new(
+                "unknown key `tidings.retries`",
+                "tidings.yaml:9:3",
+                "did you mean `retry`?",
+            )],
+            findings: vec![
+                finding(
+                    Level::Ok,
+                    "queue",
+                    "amqps://mq:5671/tidings",
+                    "12 queues, all there",
+                ),
+                finding(Level::Error, "sender", "email", "no connection"),
+                finding(
+                    Level::Warn,
+                    "notifications.processors.msteams",
+                    "",
+                    "a.yaml:88:5: no such processor here",
+                ),
+            ],
+        };
+        let expected = "\
+error: unknown key `tidings.retries`
+  --> tidings.yaml:9:3
+help: did you mean `retry`?
+
+  ok    queue   amqps://mq:5671/tidings  12 queues, all there
+  fail  sender  email                    no connection
+  warn  notifications.processors.msteams  a.yaml:88:5: no such processor here
+
+2 errors, 1 warning. Nothing was started or changed.
+";
+        assert_eq!(report.text(Paint::never(), false), expected);
+        assert_eq!(report.lines().lines().count(), 4);
+    }
 }

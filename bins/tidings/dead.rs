@@ -1,5 +1,6 @@
 //! `tidings dead`: look at what was given up, put it back, or drop it.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -12,13 +13,13 @@ use tidings::time::Timestamp;
 
 use crate::client::Client;
 use crate::client::ClientArgs;
-use crate::client::FAILED;
 use crate::client::IN_PART;
 use crate::client::USAGE;
-use crate::client::encoded;
 use crate::client::error_at;
+use crate::client::strange;
 use crate::paint::Paint;
 use crate::render;
+use crate::table::Table;
 
 /// Look at dead letters, put them back on their queue, or drop them.
 #[derive(clap::Args, Debug)]
@@ -137,71 +138,75 @@ async fn list(
     limit: u32,
     as_json: bool,
 ) -> Result<ExitCode, StartError> {
-    let mut query = vec![format!("limit={limit}"), format!("replayed={replayed}")];
-    for (name, value) in [
-        ("reason", which.reason.map(|reason| reason.to_string())),
-        ("stage", which.stage.clone()),
-        ("before", which.before.map(|at| at.to_string())),
-        ("after", which.after.map(|at| at.to_string())),
-    ] {
-        query.extend(value.map(|value| format!("{name}={}", encoded(&value))));
-    }
-    let told = client
-        .get(&format!("/api/tidings/v1/dead-letters?{}", query.join("&")))
-        .await?;
+    let mut query = vec![
+        ("limit", limit.to_string()),
+        ("replayed", replayed.to_string()),
+    ];
+    let filters = which.filters().into_iter();
+    query
+        .extend(filters.map(|(name, value)| (name, value.as_str().unwrap_or_default().to_owned())));
+    let told = client.get(&["dead-letters"], &query).await?;
     let letters = told["deadLetters"].as_array().cloned().unwrap_or_default();
     if as_json {
         letters.iter().for_each(|letter| println!("{letter}"));
     } else {
-        print!("{}", table(&letters, Paint::stdout()));
+        print!("{}", overview(&letters, Timestamp::now(), Paint::stdout()));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(letters: &[Value], paint: Paint) -> String {
-    if letters.is_empty() {
+/// The table, the sum, and what to type next.
+fn overview(letters: &[Value], now: Timestamp, paint: Paint) -> String {
+    let Some(newest) = letters.first() else {
         return "No dead letters.\n".to_owned();
-    }
-    let now = Timestamp::now();
-    let head = format!(
-        "{:<6} {:<20} {:<14} {:>5}  {:<22} {:<11} {}",
-        "ID", "STAGE", "REASON", "TRIES", "DIED", "SUBMISSION", "WHAT"
-    );
-    let mut out = format!("{}\n", paint.bold(&head));
-    let mut reasons: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+    };
+    let head = [
+        "ID",
+        "STAGE",
+        "REASON",
+        "TRIES",
+        "DIED",
+        "SUBMISSION",
+        "WHAT",
+    ];
+    let mut table = Table::new(&head, &[3]);
+    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut oldest = now;
     for letter in letters {
         let text = |name: &str| letter[name].as_str().unwrap_or_default();
         let died = Timestamp::parse(text("died_at")).unwrap_or(now);
-        let died = format!("{}  {} ago", render::clock(died), render::ago(died, now));
-        let submission = letter["submission"].as_str().map_or("–", render::short);
-        let row = format!(
-            "{:<6} {:<20} {:<14} {:>5}  {died:<22} {submission:<11} {}",
-            letter["id"],
-            text("stage"),
-            text("reason"),
-            letter["tries"],
-            text("detail")
-        );
-        out.push_str(row.trim_end());
-        out.push('\n');
-        *reasons.entry(text("reason").to_owned()).or_default() += 1;
+        oldest = oldest.min(died);
+        table.row([
+            letter["id"].to_string(),
+            text("stage").to_owned(),
+            text("reason").to_owned(),
+            letter["tries"].to_string(),
+            format!("{}  {} ago", render::clock(died), render::ago(died, now)),
+            letter["submission"]
+                .as_str()
+                .map_or("–", render::short)
+                .to_owned(),
+            text("detail").to_owned(),
+        ]);
+        *reasons
+            .entry(letter["reason"].as_str().unwrap_or_default())
+            .or_default() += 1;
     }
-    let words: Vec<String> = reasons
+    let mut most: Vec<(&str, u64)> = reasons.into_iter().collect();
+    most.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let words: Vec<String> = most
         .iter()
         .map(|(reason, count)| format!("{count} {reason}"))
         .collect();
     let total = render::count(letters.len() as u64, "dead letter", "dead letters");
-    out.push_str(&format!("\n{total}: {}.\n", words.join(", ")));
-    out.push_str(&format!(
-        "  look    tidings dead show {}\n",
-        letters[0]["id"]
-    ));
-    if let Some(reason) = reasons.keys().next() {
-        out.push_str(&format!(
-            "  replay  tidings dead replay --reason {reason} --dry-run\n"
-        ));
-    }
-    out
+    format!(
+        "{}\n{total}: {}. Oldest {}.\n  look    tidings dead show {}\n  replay  tidings dead replay --reason {} --dry-run\n",
+        table.render(paint),
+        words.join(", "),
+        render::ago(oldest, now),
+        newest["id"],
+        most.first().map_or("server", |(reason, _)| reason),
+    )
 }
 
 async fn show(
@@ -210,17 +215,9 @@ async fn show(
     payload: bool,
     as_json: bool,
 ) -> Result<ExitCode, StartError> {
-    let told = client
-        .get(&format!("/api/tidings/v1/dead-letters/{id}"))
-        .await?;
-    let mut letter: DeadLetter = serde_json::from_value(told).map_err(|error| {
-        error_at(
-            FAILED,
-            error.to_string(),
-            client.base(),
-            "is it of another version?",
-        )
-    })?;
+    let told = client.get(&["dead-letters", &id.to_string()], &[]).await?;
+    let mut letter: DeadLetter =
+        serde_json::from_value(told).map_err(|error| strange(client, &error))?;
     if !payload {
         letter.body = mask(&letter.body);
     }
@@ -281,13 +278,26 @@ fn mask(body: &[u8]) -> Vec<u8> {
     }
 }
 
+impl Which {
+    /// What is given, under the names of the API.
+    fn filters(&self) -> Vec<(&'static str, Value)> {
+        let filters = [
+            ("reason", self.reason.map(|reason| json!(reason))),
+            ("stage", self.stage.as_ref().map(|stage| json!(stage))),
+            ("before", self.before.map(|at| json!(at))),
+            ("after", self.after.map(|at| json!(at))),
+        ];
+        let given = filters.into_iter();
+        given
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect()
+    }
+}
+
 impl Settle {
     async fn run(&self, what: &str) -> Result<ExitCode, StartError> {
-        let filtered = self.which.reason.is_some()
-            || self.which.stage.is_some()
-            || self.which.before.is_some()
-            || self.which.after.is_some();
-        if self.ids.is_empty() && !filtered && !self.all {
+        let filters = self.which.filters();
+        if self.ids.is_empty() && filters.is_empty() && !self.all {
             return Err(error_at(
                 USAGE,
                 "which dead letters?",
@@ -296,20 +306,11 @@ impl Settle {
             ));
         }
         let mut body = json!({"ids": self.ids, "all": self.all, "dryRun": self.dry_run});
-        for (name, value) in [
-            ("reason", self.which.reason.map(|reason| json!(reason))),
-            ("stage", self.which.stage.as_ref().map(|stage| json!(stage))),
-            ("before", self.which.before.map(|at| json!(at))),
-            ("after", self.which.after.map(|at| json!(at))),
-        ] {
-            if let Some(value) = value {
-                body[name] = value;
-            }
+        for (name, value) in filters {
+            body[name] = value;
         }
         let client = self.client.connect()?;
-        let told = client
-            .post(&format!("/api/tidings/v1/dead-letters/{what}"), &body)
-            .await?;
+        let told = client.post(&["dead-letters", what], &body).await?;
         if self.client.json {
             println!("{told}");
         } else {

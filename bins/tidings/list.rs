@@ -6,7 +6,6 @@ use tidings::runner::StartError;
 use tidings::time::Timestamp;
 
 use crate::client::ClientArgs;
-use crate::client::encoded;
 use crate::paint::Paint;
 use crate::render;
 
@@ -34,13 +33,14 @@ pub(crate) struct ListArgs {
 /// # Errors
 /// That nobody answers, or the token may not operate.
 pub(crate) async fn run(args: &ListArgs) -> Result<ExitCode, StartError> {
-    let unread = if args.unread { "&read=false" } else { "" };
-    let user = encoded(&args.user);
-    let path = format!(
-        "/api/tidings/v1/inbox?user={user}&limit={}{unread}",
-        args.limit
-    );
-    let told = args.client.connect()?.get(&path).await?;
+    let mut query = vec![
+        ("user", args.user.clone()),
+        ("limit", args.limit.to_string()),
+    ];
+    if args.unread {
+        query.push(("read", "false".to_owned()));
+    }
+    let told = args.client.connect()?.get(&["inbox"], &query).await?;
     let rows = told["notifications"]
         .as_array()
         .cloned()

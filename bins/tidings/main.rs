@@ -1,18 +1,22 @@
 //! `tidings`: everything in one process, and the operators' commands.
 
+mod backup;
 mod check;
 mod client;
+mod completions;
 mod dead;
 mod list;
+mod migrate;
 mod paint;
 mod render;
 mod screen;
 mod send;
-mod small;
 mod status;
+mod table;
 mod token;
 mod trace;
 mod up;
+mod user_token;
 
 use std::process::ExitCode;
 
@@ -44,11 +48,11 @@ enum Command {
     Status(status::StatusArgs),
     Dead(dead::DeadArgs),
     Token(token::TokenArgs),
-    UserToken(small::UserTokenArgs),
+    UserToken(user_token::UserTokenArgs),
     Check(check::CheckArgs),
-    Migrate(check::MigrateArgs),
-    Backup(small::BackupArgs),
-    Completions(small::CompletionsArgs),
+    Migrate(migrate::MigrateArgs),
+    Backup(backup::BackupArgs),
+    Completions(completions::CompletionsArgs),
 }
 
 fn main() -> ExitCode {
@@ -70,11 +74,11 @@ fn run(command: Command) -> Result<ExitCode, StartError> {
         Command::Status(args) => block_on(status::run(&args)),
         Command::Dead(args) => block_on(dead::run(&args)),
         Command::Token(args) => block_on(token::run(&args)),
-        Command::UserToken(args) => small::user_token(&args),
-        Command::Check(args) => check::check(&args),
-        Command::Migrate(args) => check::migrate(&args),
-        Command::Backup(args) => block_on(small::backup(&args)),
-        Command::Completions(args) => Ok(small::completions(&args)),
+        Command::UserToken(args) => user_token::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
+        Command::Backup(args) => block_on(backup::run(&args)),
+        Command::Completions(args) => Ok(completions::run(&args)),
     }
 }
 

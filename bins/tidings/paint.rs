@@ -18,6 +18,12 @@ impl Paint {
         Self(wanted && std::io::stdout().is_terminal())
     }
 
+    /// Without colour.
+    #[cfg(test)]
+    pub(crate) const fn never() -> Self {
+        Self(false)
+    }
+
     fn with(self, style: Style, text: &str) -> String {
         if !self.0 {
             return text.to_owned();
@@ -37,6 +43,10 @@ impl Paint {
 
     pub(crate) fn red(self, text: &str) -> String {
         self.with(AnsiColor::Red.on_default(), text)
+    }
+
+    pub(crate) fn yellow(self, text: &str) -> String {
+        self.with(AnsiColor::Yellow.on_default(), text)
     }
 
     pub(crate) fn green(self, text: &str) -> String {

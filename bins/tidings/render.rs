@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde_json::Value;
 use tidings::chunk::RefOutcome;
 use tidings::chunk::RefReport;
 use tidings::delivery::DeliveryState;
@@ -60,6 +61,19 @@ pub(crate) fn fate(report: &RefReport) -> String {
 /// Whether these deliveries were given up.
 pub(crate) fn is_failed(tally: &Tally) -> bool {
     matches!(tally.state, DeliveryState::Failed | DeliveryState::Unknown)
+}
+
+/// Whether all of it is stored and every delivery was tried.
+pub(crate) fn is_tried(timeline: &Timeline) -> bool {
+    let stored = timeline.chunks.len() >= timeline.of as usize;
+    let waits = |tally: &Tally| !tally.state.is_final() && !tally.retrying;
+    stored && !timeline.tally.iter().any(waits)
+}
+
+/// The ref that was probably meant by one that the catalog does not have.
+pub(crate) fn meant<'a>(timeline: &Timeline, suggestions: &'a Value) -> Option<&'a str> {
+    let mut refs = timeline.refs.iter();
+    refs.find_map(|one| suggestions[&one.entity].as_str())
 }
 
 /// Two or three lines: the inbox, and each channel.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use std::time::Instant;
 
-use reqwest::Method;
+use indicatif::ProgressBar;
 use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
@@ -16,12 +16,19 @@ use tidings::store::Timeline;
 
 use crate::client::Client;
 use crate::client::ClientArgs;
+use crate::client::FAILED;
 use crate::client::IN_PART;
 use crate::client::NO_ANSWER;
 use crate::client::USAGE;
-use crate::client::encoded;
 use crate::client::error_at;
+use crate::client::strange;
 use crate::render;
+
+/// Longest wait that the server grants in one request, in seconds.
+const ASK_MAX: u128 = 60;
+
+/// Between two such requests, should the server not wait at all.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Send a notification.
 #[derive(clap::Args, Debug)]
@@ -82,16 +89,15 @@ pub(crate) struct SendArgs {
 pub(crate) async fn run(args: &SendArgs) -> Result<ExitCode, StartError> {
     let body = args.body()?;
     let client = args.client.connect()?;
-    let begun = Instant::now();
     // The answer to a send is its id; what became of it is asked for afterwards.
     let mut headers = vec![("prefer", "respond-async")];
     if let Some(key) = &args.key {
         headers.push(("idempotency-key", key));
     }
-    let path = "/api/notifications";
-    let (_, accepted) = client
-        .ask(Method::POST, path, Some(&body), &headers, Duration::ZERO)
-        .await?;
+    let accepted = client
+        .submit(&body, &headers)
+        .await
+        .map_err(|error| args.in_flags(error))?;
     let id = accepted["submission"]
         .as_str()
         .unwrap_or_default()
@@ -118,15 +124,37 @@ pub(crate) async fn run(args: &SendArgs) -> Result<ExitCode, StartError> {
             }
         );
     }
-    follow(&client, &id, seconds, begun, args.client.json).await
+    follow(&client, &id, seconds, args.client.json).await
 }
 
 impl SendArgs {
+    /// Whether nothing on the command line says what to send: stdin does.
+    fn is_piped(&self) -> bool {
+        let silent = self.to.is_empty() && !self.broadcast && self.title.is_none();
+        silent && !std::io::stdin().is_terminal()
+    }
+
+    /// A refusal, with the flag in place of the field that it is about.
+    fn in_flags(&self, mut error: StartError) -> StartError {
+        let Some(pointer) = error.place.clone().filter(|_| !self.is_piped()) else {
+            return error;
+        };
+        let mut parts = pointer.split('/');
+        let flag = match (parts.next(), parts.next(), parts.next()) {
+            (Some("#"), Some("payload"), Some(field)) => format!("--{field}"),
+            (Some("#"), Some("recipients"), Some("excludeEntityRef")) => "--exclude".to_owned(),
+            (Some("#"), Some("recipients"), _) => "--to".to_owned(),
+            _ => return error,
+        };
+        error.message = error.message.replace(&pointer, &flag);
+        error.place = Some(flag);
+        error
+    }
+
     /// The submission: from the flags, or from stdin where no flag says what to send.
     fn body(&self) -> Result<Value, StartError> {
         let usage = |message: &str, place: &str, help: &str| error_at(USAGE, message, place, help);
-        let nothing = self.to.is_empty() && !self.broadcast && self.title.is_none();
-        if nothing && !std::io::stdin().is_terminal() {
+        if self.is_piped() {
             let mut text = String::new();
             let read = std::io::stdin().read_to_string(&mut text);
             read.map_err(|error| usage(&error.to_string(), "stdin", "pipe one JSON object in"))?;
@@ -188,64 +216,48 @@ async fn follow(
     client: &Client,
     id: &str,
     seconds: u64,
-    begun: Instant,
     as_json: bool,
 ) -> Result<ExitCode, StartError> {
-    let wait = Duration::from_secs(seconds);
-    let mut told = Value::Null;
-    while told.is_null() {
-        let left = wait.saturating_sub(begun.elapsed());
-        let path = format!(
-            "/api/tidings/v1/submissions/{}?wait={}",
-            encoded(id),
-            left.as_secs().min(60)
-        );
-        match client.ask(Method::GET, &path, None, &[], left).await {
-            Ok((_, body)) => told = body,
-            Err(error) if left.is_zero() => {
-                return Err(error_at(
-                    NO_ANSWER,
-                    format!("accepted, but not stored within {seconds} s"),
-                    id,
-                    &format!(
-                        "nothing is lost; look later: tidings trace {}",
-                        render::short(id)
-                    ),
-                ))
-                .inspect_err(|_| drop(error));
-            }
-            Err(error) if error.code != crate::client::REFUSED => return Err(error),
-            Err(_) => {}
-        }
-    }
-    if as_json {
+    let told = wait(client, id, Duration::from_secs(seconds)).await?;
+    if as_json && let Some(told) = &told {
         println!("{told}");
     }
+    let short = render::short(id);
+    let late = |what: &str| {
+        let help = format!("nothing is lost; look later: tidings trace {short}");
+        error_at(
+            NO_ANSWER,
+            format!("accepted, but {what} within {seconds} s"),
+            id,
+            &help,
+        )
+    };
+    let Some(told) = told else {
+        return Err(late("not stored"));
+    };
     if told["status"] == "dead" {
+        let (letter, why) = (
+            &told["dead"][0],
+            told["detail"].as_str().unwrap_or_default(),
+        );
         return Err(error_at(
-            crate::client::FAILED,
-            format!(
-                "refused after it was accepted: {}",
-                told["detail"].as_str().unwrap_or_default()
-            ),
-            &format!("dead letter {}", told["dead"][0]),
-            &format!("tidings dead show {}", told["dead"][0]),
+            FAILED,
+            format!("refused after it was accepted: {why}"),
+            &format!("dead letter {letter}"),
+            &format!("tidings dead show {letter}"),
         ));
     }
-    let timeline: Timeline = serde_json::from_value(told.clone()).map_err(|error| {
-        error_at(
-            crate::client::FAILED,
-            error.to_string(),
-            client.base(),
-            "is it of another version?",
-        )
-    })?;
+    let timeline: Timeline =
+        serde_json::from_value(told.clone()).map_err(|error| strange(client, &error))?;
     if told["status"] == "no_recipients" {
         return Err(nobody(&timeline, &told["suggestions"]));
     }
     if !as_json {
         eprint!("{}", render::outcome(&timeline));
-        eprintln!("\ntidings trace {}", render::short(id));
+        eprintln!("\ntidings trace {short}");
+    }
+    if !render::is_tried(&timeline) {
+        return Err(late("not all of it was tried"));
     }
     let in_part = told["status"] == "partial" || timeline.tally.iter().any(render::is_failed);
     Ok(if in_part {
@@ -255,14 +267,56 @@ async fn follow(
     })
 }
 
+/// What became of it, as soon as it is complete or as it stands when the time is over; `None` if
+/// nothing of it is stored by then.
+async fn wait(client: &Client, id: &str, limit: Duration) -> Result<Option<Value>, StartError> {
+    let _spinner = Spinner::start("waiting for what becomes of it");
+    let begun = Instant::now();
+    loop {
+        let left = limit.saturating_sub(begun.elapsed());
+        // Rounded up, or the last second would be asked for again and again.
+        let seconds = left.as_millis().div_ceil(1000).min(ASK_MAX);
+        let query = [("wait", seconds.to_string())];
+        let told = client.find(&["submissions", id], &query, left).await?;
+        let open = told.as_ref().is_none_or(is_open);
+        if !open || left.is_zero() {
+            return Ok(told);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Whether more will become of it soon.
+fn is_open(told: &Value) -> bool {
+    let timeline = serde_json::from_value::<Timeline>(told.clone());
+    timeline.is_ok_and(|timeline| !render::is_tried(&timeline))
+}
+
+/// Shows on a terminal that something is under way.
+struct Spinner(Option<ProgressBar>);
+
+impl Spinner {
+    fn start(what: &'static str) -> Self {
+        Self(std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner().with_message(what);
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        }))
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Success that reached nobody is none.
 fn nobody(timeline: &Timeline, suggestions: &Value) -> StartError {
     let whom: Vec<String> = timeline.refs.iter().map(render::fate).collect();
-    let meant = timeline
-        .refs
-        .iter()
-        .find_map(|one| suggestions[&one.entity].as_str());
-    let help = match meant {
+    let help = match render::meant(timeline, suggestions) {
         Some(meant) => format!("did you mean {meant}?"),
         None => "name somebody whom the catalog knows".to_owned(),
     };
@@ -271,10 +325,52 @@ fn nobody(timeline: &Timeline, suggestions: &Value) -> StartError {
     } else {
         whom.join("; ")
     };
-    error_at(
-        IN_PART,
-        format!("nobody received it: {whom}"),
-        "--to",
-        &help,
-    )
+    let message = format!("nobody received it: {whom}");
+    error_at(IN_PART, message, "--to", &help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        send: SendArgs,
+    }
+
+    fn args(line: &[&str]) -> SendArgs {
+        Line::parse_from([&["send"], line].concat()).send
+    }
+
+    #[test]
+    fn every_field_of_a_notification_has_its_flag() {
+        let line = "--to a --to b --exclude c --title t --description d --link /l --severity high \
+            --topic o --scope s --icon i --metadata {\"a\":1}";
+        let line: Vec<&str> = line
+            .split_whitespace()
+            .filter(|word| *word != "\\")
+            .collect();
+        let expected = json!({
+            "recipients": {"type": "entity", "entityRef": ["a", "b"], "excludeEntityRef": ["c"]},
+            "payload": {"title": "t", "description": "d", "link": "/l", "severity": "high",
+                "topic": "o", "scope": "s", "icon": "i", "metadata": {"a": 1}},
+        });
+        assert_eq!(args(&line).body().unwrap(), expected);
+        let everybody = args(&["--broadcast", "--title", "t"]).body().unwrap();
+        assert_eq!(everybody["recipients"], json!({"type": "broadcast"}));
+    }
+
+    #[test]
+    fn what_the_server_refuses_is_said_of_the_flag() {
+        let place = |pointer: &str| {
+            let error = error_at(5, "no", pointer, "mend");
+            args(&["--to", "a"]).in_flags(error).place.unwrap()
+        };
+        assert_eq!(place("#/payload/link"), "--link");
+        assert_eq!(place("#/recipients/entityRef/0"), "--to");
+        assert_eq!(place("#/recipients/excludeEntityRef"), "--exclude");
+        assert_eq!(place("http://h/x"), "http://h/x");
+    }
 }

@@ -1,6 +1,7 @@
 //! `tidings status`: everything at a glance; exit code 1 when something is not well.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,15 +11,21 @@ use tidings::store::Process;
 use tidings::store::Summary;
 use tidings::time::Timestamp;
 
-use crate::client::Client;
 use crate::client::ClientArgs;
 use crate::client::FAILED;
+use crate::client::INTERRUPTED;
+use crate::client::NO_ANSWER;
 use crate::paint::Paint;
 use crate::render::ago;
+use crate::render::count;
 use crate::render::grouped;
+use crate::table::Table;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(2);
+
+/// Where there is nothing to tell.
+const NONE: &str = "–";
 
 /// Show processes, queues, channels and dead letters; exits with 1 when something is not well.
 #[derive(clap::Args, Debug)]
@@ -40,39 +47,48 @@ pub(crate) struct StatusArgs {
 /// That nobody answers, or the token may not operate.
 pub(crate) async fn run(args: &StatusArgs) -> Result<ExitCode, StartError> {
     let client = args.client.connect()?;
+    if !args.watch {
+        let told = client.get(&["status"], &[]).await?;
+        print!("{}", shown(&told, args));
+        return Ok(if is_well(&told) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(FAILED)
+        });
+    }
     loop {
-        let well = look(&client, args).await?;
-        if !args.watch {
-            return Ok(if well {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(FAILED)
-            });
+        // Whoever watches wants to see it come back.
+        let text = match client.get(&["status"], &[]).await {
+            Ok(told) => shown(&told, args),
+            Err(error) if error.code == NO_ANSWER => format!("{error}\n"),
+            Err(error) => return Err(error),
+        };
+        if std::io::stdout().is_terminal() && !args.client.json {
+            // Clears the screen and goes to its first line (ECMA-48).
+            print!("\x1b[2J\x1b[H");
         }
+        print!("{text}");
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+            _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(INTERRUPTED)),
         }
     }
 }
 
-async fn look(client: &Client, args: &StatusArgs) -> Result<bool, StartError> {
-    let told = client.get("/api/tidings/v1/status").await?;
-    let well = told["degraded"].as_array().is_none_or(Vec::is_empty);
+fn is_well(told: &Value) -> bool {
+    told["degraded"].as_array().is_none_or(Vec::is_empty)
+}
+
+fn shown(told: &Value, args: &StatusArgs) -> String {
     if args.client.json {
-        println!("{told}");
-    } else {
-        if args.watch {
-            // Clears the screen and goes to its first line (ECMA-48).
-            print!("\x1b[2J\x1b[H");
-        }
-        print!("{}", render(&told, Paint::stdout()));
+        return format!("{told}\n");
     }
-    Ok(well)
+    render(told, Paint::stdout())
 }
 
 fn render(told: &Value, paint: Paint) -> String {
     let now = read(told, "now").unwrap_or_else(Timestamp::now);
+    let summary: Summary = read(told, "summary").unwrap_or_default();
     let mut out = String::new();
     let degraded: Vec<String> = read(told, "degraded").unwrap_or_default();
     if degraded.is_empty() {
@@ -81,98 +97,103 @@ fn render(told: &Value, paint: Paint) -> String {
     for trouble in &degraded {
         let _ = writeln!(out, "{} {trouble}", paint.red("not well:"));
     }
-    let _ = writeln!(
-        out,
-        "\n{}",
-        paint.bold(&format!(
-            "{:<20} {:<8} {:<22} {:<10} {}",
-            "PROCESS", "PID", "VERSION", "UP", "HEALTH AT"
-        ))
-    );
-    let processes: Vec<Process> = read(told, "processes").unwrap_or_default();
-    for one in &processes {
-        let admin = one.admin.as_deref().unwrap_or("–");
-        let _ = writeln!(
-            out,
-            "{:<20} {:<8} {:<22} {:<10} {admin}",
-            one.role,
-            one.pid,
-            one.version,
-            ago(one.started_at, now)
-        );
-    }
-    let _ = writeln!(
-        out,
-        "\n{}",
-        paint.bold(&format!(
-            "{:<24} {:>9} {:>10}   {}",
-            "QUEUE", "WAITING", "CONSUMERS", "OLDEST"
-        ))
-    );
-    for queue in told["queues"].as_array().into_iter().flatten() {
-        let number = |name: &str| grouped(queue[name].as_u64().unwrap_or(0));
-        let oldest = queue["oldestSeconds"]
-            .as_u64()
-            .map_or_else(|| "–".to_owned(), |age| format!("{age} s"));
-        let name = queue["queue"].as_str().unwrap_or_default();
-        let _ = writeln!(
-            out,
-            "{name:<24} {:>9} {:>10}   {oldest}",
-            number("ready"),
-            number("consumers")
-        );
-    }
-    let summary: Summary = read(told, "summary").unwrap_or_default();
-    let _ = writeln!(
-        out,
-        "\n{}",
-        paint.bold(&format!(
-            "{:<12} {:>9} {:>9} {:>9}   {:<12} {}",
-            "CHANNEL", "SENT", "WAITING", "FAILED", "LAST SENT", "LAST FAILURE"
-        ))
-    );
-    for one in &summary.channels {
-        let last = |at: Option<Timestamp>| {
-            at.map_or_else(|| "–".to_owned(), |at| format!("{} ago", ago(at, now)))
-        };
-        let why = one.last_failure.as_deref().unwrap_or_default();
-        let failure = one.last_failed.map_or_else(
-            || "–".to_owned(),
-            |at| format!("{} ago: {why}", ago(at, now)),
-        );
-        let _ = writeln!(
-            out,
-            "{:<12} {:>9} {:>9} {:>9}   {:<12} {failure}",
-            one.channel,
-            grouped(one.sent),
-            grouped(one.pending),
-            grouped(one.failed),
-            last(one.last_sent)
-        );
+    for table in [
+        processes(told, now),
+        queues(told, now),
+        channels(&summary, now),
+    ] {
+        let _ = write!(out, "\n{}", table.render(paint));
     }
     let dead: u64 = summary.dead.iter().map(|(_, count)| count).sum();
     if dead == 0 {
-        let _ = writeln!(
-            out,
-            "\nNo dead letters. {} notifications.",
-            grouped(summary.notifications)
-        );
+        let kept = count(summary.notifications, "notification", "notifications");
+        let _ = writeln!(out, "\nNo dead letters. {kept}.");
     } else {
-        let words: Vec<String> = summary
+        let words = summary
             .dead
             .iter()
-            .map(|(reason, count)| format!("{} {reason}", grouped(*count)))
-            .collect();
+            .map(|(reason, count)| format!("{} {reason}", grouped(*count)));
+        let words = words.collect::<Vec<_>>().join(", ");
         let oldest = summary
             .dead_oldest
-            .map_or_else(String::new, |at| format!(", oldest {}", ago(at, now)));
+            .map_or_else(String::new, |at| format!("; oldest {}", ago(at, now)));
         let _ = writeln!(
             out,
-            "\nDead letters: {}{oldest}: tidings dead list",
-            words.join(", ")
+            "\nDead letters: {words}{oldest}. Look: tidings dead list"
         );
     }
     out
+}
+
+fn processes(told: &Value, now: Timestamp) -> Table {
+    let mut table = Table::new(
+        &["PROCESS", "HOST", "PID", "VERSION", "UP", "HEALTH AT"],
+        &[2],
+    );
+    let processes: Vec<Process> = read(told, "processes").unwrap_or_default();
+    for one in processes {
+        let up = ago(one.started_at, now);
+        let admin = one.admin.unwrap_or_else(|| NONE.to_owned());
+        table.row([
+            one.role,
+            one.host,
+            one.pid.to_string(),
+            one.version,
+            up,
+            admin,
+        ]);
+    }
+    table
+}
+
+fn queues(told: &Value, now: Timestamp) -> Table {
+    let mut table = Table::new(&["QUEUE", "WAITING", "CONSUMERS", "OLDEST"], &[1, 2]);
+    for queue in told["queues"].as_array().into_iter().flatten() {
+        let number = |name: &str| {
+            queue[name]
+                .as_u64()
+                .map_or_else(|| NONE.to_owned(), grouped)
+        };
+        let oldest = read::<Timestamp>(queue, "oldest");
+        table.row([
+            queue["queue"].as_str().unwrap_or_default().to_owned(),
+            number("ready"),
+            number("consumers"),
+            oldest.map_or_else(|| NONE.to_owned(), |at| ago(at, now)),
+        ]);
+    }
+    table
+}
+
+fn channels(summary: &Summary, now: Timestamp) -> Table {
+    let head = [
+        "CHANNEL",
+        "SENT",
+        "WAITING",
+        "FAILED",
+        "LAST SENT",
+        "LAST FAILURE",
+    ];
+    let mut table = Table::new(&head, &[1, 2, 3]);
+    for one in &summary.channels {
+        let last = |at: Option<Timestamp>| {
+            at.map_or_else(|| NONE.to_owned(), |at| format!("{} ago", ago(at, now)))
+        };
+        let why = one
+            .last_failure
+            .as_ref()
+            .filter(|_| one.last_failed.is_some());
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        table.row([
+            one.channel.clone(),
+            grouped(one.sent),
+            grouped(one.pending),
+            grouped(one.failed),
+            last(one.last_sent),
+            format!("{}{why}", last(one.last_failed)),
+        ]);
+    }
+    table
 }
 
 fn read<T: serde::de::DeserializeOwned>(told: &Value, name: &str) -> Option<T> {
@@ -187,10 +208,10 @@ mod tests {
     fn what_is_not_well_comes_first_and_unknown_parts_are_empty() {
         let told = serde_json::json!({"degraded": ["queue: away"], "summary": {"notifications": 1200,
             "channels": [], "dead": [["server", 2]], "dead_oldest": null}});
-        let text = render(&told, Paint::stdout());
+        let text = render(&told, Paint::never());
         assert!(text.starts_with("not well: queue: away"), "{text}");
         assert!(
-            text.contains("Dead letters: 2 server: tidings dead list"),
+            text.contains("Dead letters: 2 server. Look: tidings dead list"),
             "{text}"
         );
     }

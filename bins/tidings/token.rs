@@ -4,16 +4,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
+use serde_json::Value;
 use serde_json::json;
 use tidings::runner::StartError;
 use tidings::time::Timestamp;
 
 use crate::client::ClientArgs;
-use crate::client::REFUSED;
-use crate::client::encoded;
-use crate::client::error_at;
 use crate::paint::Paint;
 use crate::render;
+use crate::table::Table;
 
 /// Make, list and end API tokens.
 #[derive(clap::Args, Debug)]
@@ -48,7 +47,7 @@ enum Token {
     },
     /// End one
     Revoke {
-        /// The beginning of its hash, as listed; at least 8 digits
+        /// Its id, as listed; the first 8 digits are enough
         hash: String,
         #[command(flatten)]
         client: ClientArgs,
@@ -79,20 +78,11 @@ pub(crate) async fn run(args: &TokenArgs) -> Result<ExitCode, StartError> {
             if let Some(end) = end {
                 body["expires"] = json!(end);
             }
-            let told = client
-                .connect()?
-                .post("/api/tidings/v1/tokens", &body)
-                .await?;
+            let told = client.connect()?.post(&["tokens"], &body).await?;
             if client.json {
                 println!("{told}");
             } else {
-                println!(
-                    "{}",
-                    told["secret"]
-                        .as_str()
-                        .or_else(|| told["token"].as_str())
-                        .unwrap_or_default()
-                );
+                println!("{}", told["token"].as_str().unwrap_or_default());
                 eprintln!(
                     "keep it: it is not shown again. For {subject}, scope {}.",
                     scope.join(", ")
@@ -100,57 +90,39 @@ pub(crate) async fn run(args: &TokenArgs) -> Result<ExitCode, StartError> {
             }
         }
         Token::List { client } => {
-            let told = client.connect()?.get("/api/tidings/v1/tokens").await?;
+            let told = client.connect()?.get(&["tokens"], &[]).await?;
             let tokens = told["tokens"].as_array().cloned().unwrap_or_default();
             if client.json {
                 tokens.iter().for_each(|token| println!("{token}"));
                 return Ok(ExitCode::SUCCESS);
             }
-            let head = format!(
-                "{:<12} {:<28} {:<16} {:<20} {}",
-                "HASH", "SUBJECT", "SCOPES", "ENDS", "LAST USED"
-            );
-            println!("{}", Paint::stdout().bold(&head));
-            for token in &tokens {
-                let text = |name: &str| token[name].as_str().unwrap_or_default();
-                let day = |name: &str, none: &str| {
-                    Timestamp::parse(text(name)).map_or_else(|| none.to_owned(), render::clock)
-                };
-                let scopes: Vec<&str> = token["scopes"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|one| one.as_str())
-                    .collect();
-                let hash: String = text("hash").chars().take(12).collect();
-                println!(
-                    "{hash:<12} {:<28} {:<16} {:<20} {}",
-                    text("subject"),
-                    scopes.join(","),
-                    day("expires", "never"),
-                    day("last_used", "never")
-                );
-            }
+            print!("{}", table(&tokens).render(Paint::stdout()));
         }
         Token::Revoke { hash, client } => {
-            let told = client
-                .connect()?
-                .delete(&format!("/api/tidings/v1/tokens/{}", encoded(hash)))
-                .await?;
-            let count = told["revoked"]
-                .as_u64()
-                .or_else(|| told["count"].as_u64())
-                .unwrap_or(0);
-            if count == 0 {
-                return Err(error_at(
-                    REFUSED,
-                    "no token has such a hash",
-                    hash,
-                    "tidings token list shows them",
-                ));
-            }
+            let told = client.connect()?.delete(&["tokens", hash]).await?;
+            let count = told["revoked"].as_u64().unwrap_or(0);
             println!("{} revoked.", render::count(count, "token", "tokens"));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn table(tokens: &[Value]) -> Table {
+    let mut table = Table::new(&["ID", "SUBJECT", "SCOPES", "ENDS", "LAST USED"], &[]);
+    for token in tokens {
+        let text = |name: &str| token[name].as_str().unwrap_or_default();
+        let moment = |name: &str| {
+            Timestamp::parse(text(name)).map_or_else(|| "never".to_owned(), render::clock)
+        };
+        let scopes = token["scopes"].as_array().into_iter().flatten();
+        let scopes: Vec<&str> = scopes.filter_map(Value::as_str).collect();
+        table.row([
+            text("id").to_owned(),
+            text("subject").to_owned(),
+            scopes.join(","),
+            moment("expires"),
+            moment("last_used"),
+        ]);
+    }
+    table
 }

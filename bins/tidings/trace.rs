@@ -8,8 +8,8 @@ use tidings::store::Timeline;
 use crate::client::ClientArgs;
 use crate::client::FAILED;
 use crate::client::USAGE;
-use crate::client::encoded;
 use crate::client::error_at;
+use crate::client::strange;
 use crate::render;
 
 /// Most deliveries that are listed.
@@ -47,18 +47,11 @@ pub(crate) struct TraceArgs {
 /// # Errors
 /// That it is not known, or nobody answers.
 pub(crate) async fn run(args: &TraceArgs) -> Result<ExitCode, StartError> {
+    let mut path = vec!["submissions"];
     let mut query = Vec::new();
-    let place = match (&args.id, &args.key) {
-        (Some(id), _) => format!("/{}", encoded(id)),
-        (None, Some(key)) => {
-            query.push(format!("key={}", encoded(key)));
-            query.extend(
-                args.origin
-                    .iter()
-                    .map(|origin| format!("origin={}", encoded(origin))),
-            );
-            String::new()
-        }
+    match (&args.id, &args.key) {
+        (Some(id), _) => path.push(id),
+        (None, Some(key)) => query.push(("key", key.clone())),
         (None, None) => {
             return Err(error_at(
                 USAGE,
@@ -67,19 +60,15 @@ pub(crate) async fn run(args: &TraceArgs) -> Result<ExitCode, StartError> {
                 "give its id, or --key",
             ));
         }
-    };
-    query.extend(
-        args.user
-            .iter()
-            .map(|user| format!("user={}", encoded(user))),
-    );
+    }
+    query.extend(args.origin.iter().map(|origin| ("origin", origin.clone())));
+    query.extend(args.user.iter().map(|user| ("user", user.clone())));
     let all = args.all || args.user.is_some();
     if all {
-        query.push(format!("deliveries={ALL}"));
+        query.push(("deliveries", ALL.to_string()));
     }
     let client = args.client.connect()?;
-    let path = format!("/api/tidings/v1/submissions{place}?{}", query.join("&"));
-    let told = client.get(path.trim_end_matches('?')).await?;
+    let told = client.get(&path, &query).await?;
     if args.client.json {
         println!("{told}");
         return Ok(ExitCode::SUCCESS);
@@ -98,14 +87,12 @@ pub(crate) async fn run(args: &TraceArgs) -> Result<ExitCode, StartError> {
         println!("\n  look    tidings dead show {id}\n  replay  tidings dead replay {id}");
         return Ok(ExitCode::from(FAILED));
     }
-    let timeline: Timeline = serde_json::from_value(told).map_err(|error| {
-        error_at(
-            FAILED,
-            error.to_string(),
-            client.base(),
-            "is it of another version?",
-        )
-    })?;
+    let suggestions = told["suggestions"].clone();
+    let timeline: Timeline =
+        serde_json::from_value(told).map_err(|error| strange(&client, &error))?;
     print!("{}", render::timeline(&timeline, all));
+    if let Some(meant) = render::meant(&timeline, &suggestions) {
+        println!("Did you mean {meant}?");
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,8 @@ pub struct ConfigError {
     pub place: Option<Place>,
     /// What to do.
     pub help: Option<String>,
+    /// The dotted key that it is about, where there is one.
+    pub key: Option<String>,
     /// Nothing is kept from starting: it is only said.
     pub warning: bool,
 }
@@ -24,7 +26,15 @@ impl ConfigError {
             message: message.into(),
             place: Some(place),
             help: (!help.is_empty()).then_some(help),
+            key: None,
             warning: false,
+        }
+    }
+
+    pub(super) fn about(self, key: &str) -> Self {
+        Self {
+            key: Some(key.to_owned()),
+            ..self
         }
     }
 
@@ -33,6 +43,11 @@ impl ConfigError {
             warning: true,
             ..self
         }
+    }
+
+    /// The line it stands in, underlined, without its secrets.
+    pub fn excerpt(&self) -> Option<String> {
+        self.place.as_ref().and_then(Place::excerpt)
     }
 
     /// The fault in one line, for warnings in a log or a list.
@@ -51,7 +66,7 @@ impl fmt::Display for ConfigError {
         write!(f, "{what}: {}", self.message)?;
         if let Some(place) = &self.place {
             write!(f, "\n  --> {place}")?;
-            if let Some(excerpt) = place.excerpt() {
+            if let Some(excerpt) = self.excerpt() {
                 write!(f, "\n{excerpt}")?;
             }
         }

@@ -137,7 +137,7 @@ impl Section {
             Some(node) => node.place.clone(),
             None => self.mark(),
         };
-        ConfigError::new(message, place, help)
+        ConfigError::new(message, place, help).about(&self.key)
     }
 
     /// `file:line:column`, the variable, or the key where nobody wrote it.
@@ -165,13 +165,14 @@ impl Section {
             key.push_str(part);
         }
         let (message, help) = match error.fault {
-            Fault::Broken(error) => return *error,
+            Fault::Broken(error) => return error.about(&key),
             Fault::Unknown {
                 key: unknown,
                 known,
             } => {
                 let help = keys::help(&key, &unknown, known);
-                (format!("unknown key `{key}.{unknown}`"), help)
+                key = format!("{key}.{unknown}");
+                (format!("unknown key `{key}`"), help)
             }
             Fault::Choice { known } => {
                 let words: Vec<String> = known.iter().map(|word| format!("`{word}`")).collect();
@@ -204,7 +205,7 @@ impl Section {
             }
         };
         let place = error.place.unwrap_or_else(|| self.mark());
-        ConfigError::new(message, place, help)
+        ConfigError::new(message, place, help).about(&key)
     }
 }
 

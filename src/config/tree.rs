@@ -135,6 +135,43 @@ impl Node {
         }
     }
 
+    /// Takes out what stands at a dotted key with `[n]` for items; says whether it was there.
+    pub(super) fn cut(&mut self, key: &str) -> bool {
+        let (first, rest) = match key.find(['.', '[']) {
+            Some(0) => return false,
+            Some(end) => (&key[..end], key[end..].trim_start_matches('.')),
+            None => (key, ""),
+        };
+        let Data::Map(entries) = &mut self.data else {
+            return false;
+        };
+        let Some(at) = entries.iter().position(|(name, _)| name == first) else {
+            return false;
+        };
+        match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((no, below)) => entries[at].1.cut_item(no, below.trim_start_matches('.')),
+            None if rest.is_empty() => {
+                entries.remove(at);
+                true
+            }
+            None => entries[at].1.cut(rest),
+        }
+    }
+
+    fn cut_item(&mut self, no: &str, below: &str) -> bool {
+        let (Data::List(items), Ok(no)) = (&mut self.data, no.parse::<usize>()) else {
+            return false;
+        };
+        if items.len() <= no {
+            return false;
+        }
+        // What a list's item lacks cannot be taken away; the item can.
+        if below.is_empty() || !items[no].cut(below) {
+            items.remove(no);
+        }
+        true
+    }
+
     /// Takes out every key whose value is `null`: it is absent.
     pub(super) fn drop_nulls(&mut self) {
         match &mut self.data {

@@ -11,6 +11,8 @@ pub struct StartError {
     pub message: String,
     /// Where: a config key, a file, an address.
     pub place: Option<String>,
+    /// The lines of a file that it is about, underlined.
+    pub excerpt: Option<String>,
     /// What to do.
     pub help: Option<String>,
     /// The exit code: 3 for configuration, else 1.
@@ -27,6 +29,7 @@ impl StartError {
         Self {
             message: message.into(),
             place: Some(place.into()),
+            excerpt: None,
             help: Some(help.into()),
             code: 1,
         }
@@ -39,6 +42,9 @@ impl fmt::Display for StartError {
         if let Some(place) = &self.place {
             write!(f, "\n  --> {place}")?;
         }
+        if let Some(excerpt) = &self.excerpt {
+            write!(f, "\n{excerpt}")?;
+        }
         if let Some(help) = &self.help {
             write!(f, "\nhelp: {help}")?;
         }
@@ -50,13 +56,11 @@ impl std::error::Error for StartError {}
 
 impl From<ConfigError> for StartError {
     fn from(error: ConfigError) -> Self {
-        // A configuration error brings its own place and help, drawn under the source line.
-        let text = error.to_string();
-        let message = text.strip_prefix("error: ").unwrap_or(&text).to_owned();
         Self {
-            message,
-            place: None,
-            help: None,
+            place: error.place.as_ref().map(ToString::to_string),
+            excerpt: error.excerpt(),
+            message: error.message,
+            help: error.help,
             code: 3,
         }
     }

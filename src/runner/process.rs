@@ -8,7 +8,6 @@ use clap::Args;
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::Backend;
 use super::Roles;
 use super::Running;
 use super::StartError;
@@ -143,21 +142,25 @@ pub async fn launch(
     } else {
         roles
     };
-    let backend = backend::open(settings, &services, &roles, true)?;
+    let backend = backend::open(settings, &services, &roles)?;
     let running = super::start(settings, &services, &roles, backend, listeners).await?;
     Ok((running, services))
 }
 
-/// Opens the back end alone, for a command that only looks.
+/// Counts every inbox again and says for how many people the counters were wrong; they are right
+/// afterwards when `mend` is set.
 ///
 /// # Errors
-/// What keeps it from opening.
-pub fn open(
-    settings: &Settings,
-    services: &Services,
-    roles: &Roles,
-) -> Result<Backend, StartError> {
-    backend::open(settings, services, roles, false)
+/// What keeps it from being done: a file that is in use, a database that is away.
+pub async fn recount(settings: &Settings, mend: bool) -> Result<u64, StartError> {
+    let store = backend::store(settings)?;
+    store.recount(mend).await.map_err(|error| {
+        StartError::new(
+            error.to_string(),
+            "inbox_count",
+            "try again when the store is well",
+        )
+    })
 }
 
 /// Brings the schema up to date, and says what was done.

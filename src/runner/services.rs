@@ -52,22 +52,8 @@ impl Services {
     /// What cannot be made as configured, and where.
     pub fn build(config: &Config, settings: &Settings, roles: &Roles) -> Result<Self, StartError> {
         let people = people(settings)?;
-        let catalog = FileCatalog::open(people.clone()).map_err(|error| {
-            StartError::new(
-                error.to_string(),
-                error.at(),
-                "a catalog file holds Backstage entities of kind User and Group",
-            )
-        })?;
-        let catalog: Arc<dyn Catalog> = Arc::new(catalog);
-        let given = registry::Services {
-            catalog: Arc::clone(&catalog),
-            app_base_url: settings.app_base_url.clone(),
-            data: settings.data.clone(),
-            development: settings.development,
-            embedded: settings.store.is_none(),
-            outbox: settings.retention.outbox,
-        };
+        let catalog: Arc<dyn Catalog> = Arc::new(open_catalog(people.clone())?);
+        let given = given(settings, Arc::clone(&catalog));
         let senders = registry::senders(config, &given)?;
         let chain = Chain(registry::decorators(settings, &given)?);
         for name in &roles.senders {
@@ -96,12 +82,42 @@ impl Services {
     }
 }
 
+/// What processors are given.
+pub(super) fn given(settings: &Settings, catalog: Arc<dyn Catalog>) -> registry::Services {
+    registry::Services {
+        catalog,
+        app_base_url: settings.app_base_url.clone(),
+        data: settings.data.clone(),
+        development: settings.development,
+        embedded: settings.store.is_none(),
+        outbox: settings.retention.outbox,
+    }
+}
+
+/// Reads the catalog files.
+pub(super) fn open_catalog(files: Vec<PathBuf>) -> Result<FileCatalog, StartError> {
+    FileCatalog::open(files).map_err(|error| StartError {
+        code: 3,
+        ..StartError::new(
+            error.to_string(),
+            error.at(),
+            "a catalog file holds Backstage entities of kind User and Group",
+        )
+    })
+}
+
+/// In development mode, where our own catalog file is, or will be.
+pub(super) fn development_people(settings: &Settings) -> Option<PathBuf> {
+    settings
+        .development
+        .then(|| settings.data.join("people.yaml"))
+}
+
 /// The catalog files; in development mode one of our own, which is made if it is not there.
 fn people(settings: &Settings) -> Result<Vec<PathBuf>, StartError> {
-    if !settings.development {
+    let Some(path) = development_people(settings) else {
         return Ok(settings.catalog.files.clone());
-    }
-    let path = settings.data.join("people.yaml");
+    };
     let made = std::fs::create_dir_all(&settings.data).and_then(|()| write_once(&path));
     made.map_err(|error| {
         StartError::new(

@@ -127,9 +127,25 @@ impl PostgresStore {
         state.check()
     }
 
+    /// What the database is, as in `PostgreSQL 15.4, TLS, schema 1 of 1`; changes nothing.
+    ///
+    /// # Errors
+    /// That it does not answer, takes no writes, or needs `tidings migrate`.
+    pub async fn describe(&self) -> Result<String, StoreError> {
+        let server = self.server().await?;
+        let state = self.state().await?;
+        state.check()?;
+        let version = state.version;
+        Ok(format!("{server}, schema {version} of {SCHEMA_VERSION}"))
+    }
+
     /// Closes all connections; what is under way finishes.
     pub fn close(&self) {
         self.connections.close();
+    }
+
+    async fn server(&self) -> Result<String, StoreError> {
+        work!(self, |client, _| schema::server(client))
     }
 
     async fn state(&self) -> Result<schema::State, StoreError> {

@@ -66,11 +66,14 @@ impl Outbox {
         Ok(path.display().to_string())
     }
 
-    /// Whether mails can be written.
+    /// Whether mails can be written. A directory that is not there yet is made by the first mail,
+    /// not by the question.
     pub(super) async fn probe(&self) -> Result<String, Failure> {
         let directory = self.directory.clone();
         self.blocking(move || {
-            fs::create_dir_all(&directory)?;
+            if !directory.exists() {
+                return Ok(());
+            }
             let probe = directory.join(format!("{UNFINISHED}probe"));
             create(&probe)?;
             fs::remove_file(&probe)

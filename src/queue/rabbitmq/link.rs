@@ -121,7 +121,7 @@ impl Target {
         format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
     }
 
-    async fn connect(&self) -> Result<Connection, QueueError> {
+    pub(super) async fn connect(&self) -> Result<Connection, QueueError> {
         let properties =
             ConnectionProperties::default().with_connection_name(self.name.as_str().into());
         let runtime = lapin::runtime::default_runtime().map_err(|error| trouble(&error))?;

@@ -172,6 +172,14 @@ impl Topology {
         Ok(())
     }
 
+    /// The full name of every queue.
+    pub(super) fn queue_names(&self) -> Vec<String> {
+        let work = self.work_queues().into_iter();
+        let work = work.map(|(key, _)| self.name(&key));
+        let waits = self.steps.iter().map(|step| self.wait(*step));
+        work.chain(waits).collect()
+    }
+
     /// Every work queue with its arguments.
     fn work_queues(&self) -> Vec<(String, FieldTable)> {
         let mut all: Vec<_> = self

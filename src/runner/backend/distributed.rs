@@ -3,13 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::QueueSettings;
 use crate::config::Settings;
+use crate::config::StoreSettings;
 use crate::queue::rabbitmq::RabbitQueue;
 use crate::queue::rabbitmq::RabbitSettings;
+use crate::queue::rabbitmq::probe;
 use crate::runner::Backend;
+use crate::runner::Finding;
 use crate::runner::Roles;
 use crate::runner::Services;
 use crate::runner::StartError;
+use crate::runner::look::within;
 use crate::store::postgres::CONNECTIONS_DEFAULT;
 use crate::store::postgres::PostgresStore;
 use crate::topology;
@@ -21,13 +26,11 @@ pub(super) fn open(
     settings: &Settings,
     services: &Services,
     roles: &Roles,
-    prepare: bool,
 ) -> Result<Backend, StartError> {
     let store = postgres(settings)?;
-    let queue = rabbit(settings, services, roles)?;
-    if prepare {
-        tokio::spawn(prepare_when_there(store.clone()));
-    }
+    let queue = rabbit(settings, &services.sender_names(), &roles.describe());
+    check(&queue)?;
+    tokio::spawn(prepare_when_there(store.clone()));
     Ok(Backend {
         queue: RabbitQueue::start(queue),
         store: Arc::new(store),
@@ -54,7 +57,7 @@ pub(super) async fn migrate(settings: &Settings) -> Result<String, StartError> {
     Ok(report.to_string())
 }
 
-fn postgres(settings: &Settings) -> Result<PostgresStore, StartError> {
+pub(super) fn postgres(settings: &Settings) -> Result<PostgresStore, StartError> {
     let store = settings.store.as_ref();
     let url = store.map_or("", |store| store.url.as_str());
     let pool = store
@@ -70,19 +73,19 @@ fn postgres(settings: &Settings) -> Result<PostgresStore, StartError> {
     })
 }
 
-fn rabbit(
-    settings: &Settings,
-    services: &Services,
-    roles: &Roles,
-) -> Result<RabbitSettings, StartError> {
+/// What a process needs on the broker, under a name that the broker shows.
+fn rabbit(settings: &Settings, senders: &[String], role: &str) -> RabbitSettings {
     let queue = settings.queue.as_ref();
-    let rabbit = RabbitSettings {
+    RabbitSettings {
         url: queue.map(|queue| queue.url.clone()).unwrap_or_default(),
         prefix: queue.map(|queue| queue.prefix.clone()).unwrap_or_default(),
-        queues: topology::queues(&services.sender_names()),
+        queues: topology::queues(senders),
         steps: settings.steps(),
-        name: format!("tidings {}", roles.describe()),
-    };
+        name: format!("tidings {role}"),
+    }
+}
+
+fn check(rabbit: &RabbitSettings) -> Result<(), StartError> {
     rabbit.check().map_err(|error| StartError {
         code: 3,
         ..StartError::new(
@@ -90,6 +93,31 @@ fn rabbit(
             "tidings.queue",
             "as in amqp://user:password@host:5672/vhost",
         )
-    })?;
-    Ok(rabbit)
+    })
+}
+
+/// What is on the broker and in the database.
+pub(super) async fn look(settings: &Settings, senders: &[String]) -> Vec<Finding> {
+    let (queue, store) = tokio::join!(look_at_queue(settings, senders), look_at_store(settings));
+    let queue_at = settings.queue.as_ref().map(QueueSettings::shown);
+    let store_at = settings.store.as_ref().map(StoreSettings::shown);
+    vec![
+        Finding::new("queue", queue_at.unwrap_or_default(), queue),
+        Finding::new("store", store_at.unwrap_or_default(), store),
+    ]
+}
+
+async fn look_at_queue(settings: &Settings, senders: &[String]) -> Result<String, String> {
+    let probe = within(probe(&rabbit(settings, senders, "check"))).await?;
+    let all = probe.there + probe.missing.len();
+    Ok(match (probe.there, probe.missing.first()) {
+        (there, None) => format!("{there} queues, all there"),
+        (0, _) => "no queues yet; the first process that may makes them".to_owned(),
+        (there, Some(one)) => format!("{there} of {all} queues; `{one}` is missing"),
+    })
+}
+
+async fn look_at_store(settings: &Settings) -> Result<String, String> {
+    let postgres = postgres(settings).map_err(|error| error.message)?;
+    within(postgres.describe()).await
 }

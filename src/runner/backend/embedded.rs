@@ -7,9 +7,12 @@ use crate::inbox::Backup;
 use crate::inbox::BackupFile;
 use crate::queue::sqlite::SqliteQueue;
 use crate::runner::Backend;
+use crate::runner::Finding;
 use crate::runner::Services;
 use crate::runner::StartError;
 use crate::sqlite::Sqlite;
+use crate::sqlite::SqliteError;
+use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::sqlite::SqliteStore;
 use crate::topology;
@@ -33,6 +36,25 @@ pub(super) fn migrate(settings: &Settings) -> Result<String, StartError> {
     ))
 }
 
+/// The store alone.
+pub(super) fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    Ok(Arc::new(SqliteStore::new(open_file(settings)?)))
+}
+
+/// What there is in the data directory.
+pub(super) fn look(settings: &Settings) -> Finding {
+    let asked = match Sqlite::look(&settings.data) {
+        Ok(Some(bytes)) => Ok(format!("{} kB; not in use", bytes.div_ceil(1000))),
+        Ok(None) => Ok("made at the first start".to_owned()),
+        Err(SqliteError::InUse { holder, .. }) => {
+            let process = holder.map_or_else(String::new, |pid| format!(" (process {pid})"));
+            Ok(format!("in use by a running Tidings{process}"))
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    Finding::new("data", settings.data.display().to_string(), asked)
+}
+
 fn open_file(settings: &Settings) -> Result<Arc<Sqlite>, StartError> {
     Sqlite::open(&settings.data).map_err(|error| {
         let place = settings.data.display().to_string();
@@ -43,6 +65,8 @@ fn open_file(settings: &Settings) -> Result<Arc<Sqlite>, StartError> {
 /// Copies of the file go into a folder of the data directory, named by their time.
 fn backups(sqlite: &Arc<Sqlite>, settings: &Settings) -> Backup {
     let (sqlite, folder) = (Arc::clone(sqlite), settings.data.join("backups"));
+    // Whoever asks for a copy may stand somewhere else.
+    let folder = std::path::absolute(&folder).unwrap_or(folder);
     Arc::new(move || {
         let (sqlite, folder) = (Arc::clone(&sqlite), folder.clone());
         Box::pin(async move {

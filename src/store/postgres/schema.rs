@@ -111,6 +111,21 @@ pub(super) async fn state(client: &ClientWrapper) -> Result<State, Fault> {
     })
 }
 
+/// What the server is and how the connection is protected, as in `PostgreSQL 15.4, TLS`.
+pub(super) async fn server(client: &ClientWrapper) -> Result<String, Fault> {
+    const ABOUT: &str = "select current_setting('server_version'), \
+        coalesce((select ssl from pg_stat_ssl where pid = pg_backend_pid()), false)";
+    let rows = client.query_typed(ABOUT, &[]).await?;
+    let Some(row) = rows.first() else {
+        return Err(Fault::Row("no answer about the server".to_owned()));
+    };
+    let version: String = row.try_get(0)?;
+    // Distributions add their own name after the number.
+    let version = version.split(' ').next().unwrap_or(&version);
+    let tls = if row.try_get(1)? { "TLS" } else { "no TLS" };
+    Ok(format!("PostgreSQL {version}, {tls}"))
+}
+
 /// Brings the schema up to date. Others that start at the same time wait their turn.
 ///
 /// The lock belongs to the connection, which the caller must not use again.

@@ -1,0 +1,154 @@
+//! A look at everything that the configuration names, for `tidings check`: signs in and asks,
+//! starts nothing, makes nothing, sends nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::StartError;
+use super::backend;
+use super::services;
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::config::Settings;
+use crate::processor::Sender;
+use crate::processor::registry;
+
+/// The longest one thing may take to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How well something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// It works, and is probably not meant so.
+    Warn,
+    /// It does not work.
+    Error,
+}
+
+/// What was found out about one thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How well it is.
+    pub level: Level,
+    /// `queue`, `store`, `data`, `catalog`, a sender's name, or a key.
+    pub what: String,
+    /// Its address, without a password, or its path.
+    pub place: String,
+    /// One sentence.
+    pub detail: String,
+}
+
+impl Finding {
+    pub(super) fn new(what: &str, place: impl Into<String>, asked: Result<String, String>) -> Self {
+        let (level, detail) = match asked {
+            Ok(detail) => (Level::Ok, detail),
+            Err(detail) => (Level::Error, detail),
+        };
+        Self {
+            level,
+            what: what.to_owned(),
+            place: place.into(),
+            detail,
+        }
+    }
+}
+
+/// What was found out about everything, and what of the configuration keeps a process from
+/// starting though every key of it can be read.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// In a fixed order.
+    pub findings: Vec<Finding>,
+    /// A catalog file or a processor's section that cannot be.
+    pub faults: Vec<StartError>,
+}
+
+/// Looks at everything.
+pub async fn look(config: &Config, settings: &Settings) -> Findings {
+    let mut found = Findings::default();
+    let catalog = match open_catalog(settings) {
+        Ok(catalog) => catalog,
+        Err(fault) => {
+            found.faults.push(fault);
+            return found;
+        }
+    };
+    let given = services::given(settings, Arc::clone(&catalog));
+    let senders = registry::senders(config, &given).unwrap_or_else(|fault| {
+        found.faults.push(fault.into());
+        Vec::new()
+    });
+    if let Err(fault) = registry::decorators(settings, &given) {
+        found.faults.push(fault.into());
+    }
+    let names: Vec<String> = senders.iter().map(|one| one.name().to_owned()).collect();
+    found.findings = backend::look(settings, &names).await;
+    let senders = stream::iter(&senders).then(|sender| look_at_sender(sender));
+    found.findings.extend(senders.collect::<Vec<_>>().await);
+    found
+        .findings
+        .push(look_at_catalog(settings, &catalog).await);
+    found
+}
+
+/// The files of people and groups; in development mode only if they were made.
+fn open_catalog(settings: &Settings) -> Result<Arc<dyn Catalog>, StartError> {
+    let files = match services::development_people(settings) {
+        Some(file) if file.exists() => vec![file],
+        Some(_) => Vec::new(),
+        None => settings.catalog.files.clone(),
+    };
+    Ok(Arc::new(services::open_catalog(files)?))
+}
+
+async fn look_at_sender(sender: &Arc<dyn Sender>) -> Finding {
+    let asked = within(sender.probe()).await;
+    Finding::new("sender", sender.name(), asked)
+}
+
+async fn look_at_catalog(settings: &Settings, catalog: &Arc<dyn Catalog>) -> Finding {
+    let unmade = services::development_people(settings).is_some_and(|file| !file.exists());
+    let asked = if unmade {
+        Ok("made at the first start".to_owned())
+    } else {
+        within(catalog.describe()).await
+    };
+    let files = settings
+        .catalog
+        .files
+        .iter()
+        .map(|file| file.display().to_string());
+    let place = match services::development_people(settings) {
+        Some(file) => file.display().to_string(),
+        None => files.collect::<Vec<_>>().join(", "),
+    };
+    if place.is_empty() {
+        return Finding {
+            level: Level::Warn,
+            ..Finding::new(
+                "catalog",
+                "–",
+                Ok("no people: name their files in `catalog.locations`".to_owned()),
+            )
+        };
+    }
+    Finding::new("catalog", place, asked)
+}
+
+/// Waits for an answer, but not for ever.
+pub(super) async fn within<T, E: std::fmt::Display>(
+    asked: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match timeout(PATIENCE, asked).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
