@@ -81,9 +81,12 @@ pub enum Event {
 #[derive(Clone, Debug)]
 pub struct Events(broadcast::Sender<Event>);
 
+/// How many events a listener may be behind: a crowd of deliveries ends within one turn.
+const EVENTS_KEPT: usize = 4096;
+
 impl Default for Events {
     fn default() -> Self {
-        Self(broadcast::channel(1024).0)
+        Self(broadcast::channel(EVENTS_KEPT).0)
     }
 }
 

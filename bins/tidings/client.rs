@@ -114,7 +114,7 @@ fn base(text: &str) -> Result<Url, StartError> {
 }
 
 /// Where to knock for a Tidings that listens there: one that listens everywhere is also here.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

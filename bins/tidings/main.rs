@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod completions;
 mod dead;
+mod events;
 mod list;
 mod migrate;
 mod paint;

@@ -24,6 +24,12 @@ impl Paint {
         Self(false)
     }
 
+    /// With colour, wherever it goes.
+    #[cfg(test)]
+    pub(crate) const fn always() -> Self {
+        Self(true)
+    }
+
     fn with(self, style: Style, text: &str) -> String {
         if !self.0 {
             return text.to_owned();

@@ -1,4 +1,4 @@
-//! What `tidings up` shows on a terminal: the first screen, and one line for each event.
+//! The first screen of `tidings up`, and its last line.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -6,27 +6,48 @@ use std::time::Duration;
 
 use tidings::runner::VERSION;
 use tidings::store::Summary;
-use tidings::telemetry::Event;
-use uuid::Uuid;
 
 use crate::paint::Paint;
+use crate::render::count;
+
+/// A line of the first screen: what, where, and a remark.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
+    pub(crate) note: String,
+}
+
+impl Row {
+    pub(crate) fn new(
+        name: &'static str,
+        value: impl Into<String>,
+        note: impl Into<String>,
+    ) -> Self {
+        Self {
+            name,
+            value: value.into(),
+            note: note.into(),
+        }
+    }
+}
 
 /// What the first screen says.
 pub(crate) struct First {
     pub(crate) development: bool,
-    pub(crate) inbox: String,
-    pub(crate) mail: String,
-    pub(crate) people: String,
-    pub(crate) data: String,
-    pub(crate) embedded: bool,
-    pub(crate) kept: Option<String>,
+    pub(crate) rows: Vec<Row>,
+    /// Where it listens, as a URL.
     pub(crate) base: String,
-    pub(crate) command: String,
+    /// `tidings send`, as one would type it here to reach this Tidings.
+    pub(crate) send: String,
+    /// Who is written to in the examples.
+    pub(crate) to: String,
+    /// The file with the first token.
+    pub(crate) token: String,
 }
 
 impl First {
-    pub(crate) fn render(&self, took: Duration, ready: bool) -> String {
-        let paint = Paint::stdout();
+    pub(crate) fn render(&self, paint: Paint) -> String {
         let mut out = String::new();
         let mode = if self.development {
             " · development mode: demo user, mail to files; not for production"
@@ -34,55 +55,38 @@ impl First {
             ""
         };
         let _ = writeln!(out, "{}{mode}\n", paint.bold(&format!("Tidings {VERSION}")));
-        let mut row = |name: &str, text: &str| {
-            let _ = writeln!(out, "  {} {text}", paint.dim(&format!("{name:<8}")));
-        };
-        row("Inbox", &self.inbox);
-        row("API", &format!("{}/api/notifications", self.base));
-        row("Mail", &self.mail);
-        row("People", &self.people);
-        if self.embedded {
-            row(
-                "Data",
-                &format!(
-                    "{}/   (kept between starts; delete it to start over)",
-                    self.data
-                ),
-            );
+        // The login link is longer than all else: its remark stands by itself.
+        let aligned = self.rows.iter().filter(|row| row.name != "Inbox");
+        let width = aligned
+            .filter(|row| !row.note.is_empty())
+            .map(|row| row.value.chars().count())
+            .max()
+            .unwrap_or(0);
+        for row in &self.rows {
+            let name = paint.dim(&format!("{:<8}", row.name));
+            let note = match row.note.as_str() {
+                "" => String::new(),
+                note => format!("   ({note})"),
+            };
+            let value = if note.is_empty() || row.name == "Inbox" {
+                row.value.clone()
+            } else {
+                format!("{:<width$}", row.value)
+            };
+            let _ = writeln!(out, "  {name} {value}{}", paint.dim(&note));
         }
-        if let Some(kept) = &self.kept {
-            row("Kept", kept);
-        }
-        let to = if self.development {
-            tidings::runner::GUEST
-        } else {
-            "user:default/you"
-        };
-        let (command, base, data) = (&self.command, &self.base, &self.data);
-        let config = if self.development {
-            ""
-        } else {
-            " --config …"
-        };
-        let _ = write!(
+        let (send, base, to, token) = (&self.send, &self.base, &self.to, &self.token);
+        let _ = writeln!(
             out,
             r#"
 Send something, in another terminal:
 
-  {command} send{config} --to {to} --title "Hello" --wait
+  {send} --to {to} --title "Hello" --wait
 
   curl {base}/api/notifications \
-    -H "Authorization: Bearer $(cat {data}/token)" -H "Content-Type: application/json" \
+    -H "Authorization: Bearer $(cat {token})" -H "Content-Type: application/json" \
     -d '{{"recipients":{{"type":"entity","entityRef":"{to}"}},"payload":{{"title":"Hello"}}}}'
-
 "#
-        );
-        let word = if ready { "Ready" } else { "Not ready" };
-        let _ = writeln!(
-            out,
-            "{} in {} ms. Ctrl-C stops.\n",
-            paint.bold(word),
-            took.as_millis()
         );
         out
     }
@@ -102,128 +106,97 @@ pub(crate) fn kept(held: &Summary) -> Option<String> {
     }
     Some(format!(
         "{}, {}, {}",
-        count(held.notifications, "notification"),
-        count(mails, "mail"),
-        count(dead, "dead letter")
+        count(held.notifications, "notification", "notifications"),
+        count(mails, "mail", "mails"),
+        count(dead, "dead letter", "dead letters")
     ))
 }
 
-/// The last line.
-pub(crate) fn farewell(drained: bool, took: Duration, kept: u64, data: &Path) -> String {
+/// The last line; `kept` is how many notifications lie in which directory, where they do.
+pub(crate) fn farewell(drained: bool, took: Duration, kept: Option<(u64, &Path)>) -> String {
     let how = if drained {
         "Drained"
     } else {
-        "Not all of it ended"
+        "Not all of it ended; what was in hand comes again. Stopped"
     };
-    format!(
-        "{how} in {:.1} s; {} kept in {}/.",
-        took.as_secs_f64(),
-        count(kept, "notification"),
-        data.display()
-    )
+    let kept = kept.map_or_else(String::new, |(kept, data)| {
+        let kept = count(kept, "notification", "notifications");
+        format!("; {kept} kept in {}", directory(data))
+    });
+    format!("{how} in {:.1} s{kept}.", took.as_secs_f64())
 }
 
-fn count(number: u64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+/// A directory as a person would type it.
+pub(crate) fn directory(path: &Path) -> String {
+    format!("{}/", short(path))
 }
 
-/// An event as a line, or two where something needs doing.
-pub(crate) fn event(event: &Event) -> String {
-    let paint = Paint::stdout();
-    let time = jiff::ZonedDateTime::now().strftime("%H:%M:%S").to_string();
-    let line = |stage: &str, id: Option<Uuid>, text: String| {
-        let id = id.map_or_else(|| "–".to_owned(), |id| paint.short(id));
-        format!("{}  {stage:<8}  {id:<8}  {text}\n", paint.dim(&time))
-    };
-    match event {
-        Event::Accepted {
-            submission,
-            title,
-            origin,
-        } => line(
-            "accepted",
-            Some(*submission),
-            format!("{title:?} from {origin}"),
-        ),
-        Event::Stored {
-            submission,
-            broadcast: true,
-            ..
-        } => line("inbox", Some(*submission), "everybody".to_owned()),
-        Event::Stored {
-            submission, people, ..
-        } => {
-            let noun = if *people == 1 { "person" } else { "people" };
-            line("inbox", Some(*submission), format!("{people} {noun}"))
-        }
-        Event::NoRecipients { submission, refs } => {
-            let text = format!("nobody received it: {}", refs.join(", "));
-            let help = "is the ref spelled as in the catalog?";
-            format!(
-                "{}{}",
-                line("inbox", Some(*submission), paint.red(&text)),
-                help_line(&paint, help)
-            )
-        }
-        Event::Sent {
-            submission,
-            channel,
-            to,
-            at,
-        } => {
-            let at = at
-                .as_ref()
-                .map_or_else(String::new, |at| format!(" → {at}"));
-            line(channel, Some(*submission), format!("{to}{at}"))
-        }
-        Event::Failed {
-            submission,
-            stage,
-            to,
-            reason,
-            detail,
-            next,
-        } => {
-            let text = format!("{to}: {reason}: {detail} ({next})");
-            let help = match next.as_str() {
-                "dead letter" => "tidings dead list".to_owned(),
-                _ => submission.map_or_else(String::new, |id| {
-                    format!("tidings trace {}", paint.short(id))
-                }),
-            };
-            format!(
-                "{}{}",
-                line(stage, *submission, paint.red(&text)),
-                help_line(&paint, &help)
-            )
-        }
+/// A path as a person would type it from here: without `./`, and without the way to here.
+pub(crate) fn short(path: &Path) -> String {
+    let here = std::env::current_dir().unwrap_or_default();
+    let path = path.strip_prefix(&here).unwrap_or(path);
+    let path = path.strip_prefix(".").unwrap_or(path);
+    match path.display().to_string() {
+        text if text.is_empty() => ".".to_owned(),
+        text => text,
     }
 }
 
-fn help_line(paint: &Paint, help: &str) -> String {
-    if help.is_empty() {
-        return String::new();
+/// A word for a shell.
+pub(crate) fn quoted(text: &str) -> String {
+    let bare = |char: char| char.is_ascii_alphanumeric() || "-_./:@%+=,".contains(char);
+    if !text.is_empty() && text.chars().all(bare) {
+        return text.to_owned();
     }
-    format!("{:20}{} {help}\n", "", paint.dim("help:"))
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn first() -> First {
+        First {
+            development: true,
+            rows: vec![
+                Row::new("Inbox", "http://h/login/code", "you are user:a/b"),
+                Row::new("API", "http://h/api/notifications", ""),
+                Row::new("Mail", "d/outbox/", "no relay configured"),
+                Row::new("People", "d/people.yaml", "1 user"),
+            ],
+            base: "http://h".into(),
+            send: "target/release/tidings send".into(),
+            to: "user:a/b".into(),
+            token: "d/token".into(),
+        }
+    }
+
     #[test]
-    fn a_failure_says_what_happens_now_and_what_to_type() {
-        let text = event(&Event::Failed {
-            submission: Some(Uuid::from_u128(0x6f3f_2d10)),
-            stage: "email".into(),
-            to: "di@example.com".into(),
-            reason: tidings::failure::Reason::Server,
-            detail: "451 4.3.0 try again later".into(),
-            next: "again in 10 s".into(),
-        });
-        assert!(text.contains("6f3f2d10"), "{text}");
-        assert!(text.contains("(again in 10 s)"), "{text}");
-        assert!(text.contains("tidings trace 6f3f2d10"), "{text}");
+    fn the_remarks_of_the_first_screen_stand_below_each_other() {
+        let text = first().render(Paint::never());
+        let rows: Vec<&str> = text.lines().skip(2).take(4).collect();
+        assert_eq!(
+            rows,
+            [
+                "  Inbox    http://h/login/code   (you are user:a/b)",
+                "  API      http://h/api/notifications",
+                "  Mail     d/outbox/       (no relay configured)",
+                "  People   d/people.yaml   (1 user)",
+            ]
+        );
+        assert!(
+            text.contains(
+                "\n  target/release/tidings send --to user:a/b --title \"Hello\" --wait\n"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("Bearer $(cat d/token)\""), "{text}");
+        let configured = First {
+            development: false,
+            ..first()
+        };
+        let text = configured.render(Paint::never());
+        assert!(!text.contains("development mode"), "{text}");
     }
 
     #[test]
@@ -237,5 +210,27 @@ mod tests {
             kept(&held).unwrap(),
             "1 notification, 0 mails, 0 dead letters"
         );
+    }
+
+    #[test]
+    fn the_last_line_says_where_what_is_kept_lies() {
+        let took = Duration::from_millis(120);
+        assert_eq!(
+            farewell(true, took, Some((1, Path::new("./tidings-data")))),
+            "Drained in 0.1 s; 1 notification kept in tidings-data/."
+        );
+        assert_eq!(farewell(true, took, None), "Drained in 0.1 s.");
+        assert!(farewell(false, took, None).starts_with("Not all of it ended"));
+    }
+
+    #[test]
+    fn paths_are_as_one_would_type_them_here() {
+        assert_eq!(short(Path::new("./tidings-data")), "tidings-data");
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(short(&here.join("a/b")), "a/b");
+        assert_eq!(short(&here), ".");
+        assert_eq!(short(Path::new("/elsewhere/b")), "/elsewhere/b");
+        assert_eq!(quoted("a/b.yaml"), "a/b.yaml");
+        assert_eq!(quoted("my file's"), r"'my file'\''s'");
     }
 }

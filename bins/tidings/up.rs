@@ -6,7 +6,11 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tidings::config::Config;
+use tidings::config::Environment;
+use tidings::config::QueueSettings;
 use tidings::config::Settings;
+use tidings::config::StoreSettings;
+use tidings::runner::GUEST;
 use tidings::runner::Roles;
 use tidings::runner::Running;
 use tidings::runner::Services;
@@ -16,13 +20,19 @@ use tidings::runner::process;
 use tidings::runner::process::ProcessArgs;
 use tidings::store::Summary;
 use tidings::telemetry;
-use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 
+use crate::client::reachable;
+use crate::events;
+use crate::paint::Paint;
 use crate::screen;
 use crate::screen::First;
+use crate::screen::Row;
 
 /// How long the first screen waits for everything to be well before it is shown anyway.
 const READY_LIMIT: Duration = Duration::from_secs(10);
+/// How long is waited for what is missing after that: until Ctrl-C.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
 /// Start everything in one process.
 #[derive(clap::Args, Debug)]
@@ -50,7 +60,13 @@ pub(crate) fn run(args: &UpArgs) -> Result<ExitCode, StartError> {
         let (running, services) =
             process::launch(&config, &settings, Roles::everything(Vec::new())).await?;
         if watched {
-            watch(running, &services, &config, &settings, started).await;
+            let shown = Shown {
+                args: &args.process,
+                config: &config,
+                settings: &settings,
+                services: &services,
+            };
+            watch(running, &shown, started).await;
         } else {
             for warning in config.warnings() {
                 tracing::warn!("{warning}");
@@ -63,93 +79,169 @@ pub(crate) fn run(args: &UpArgs) -> Result<ExitCode, StartError> {
 }
 
 /// Shows the first screen, a line for each event, and how it ended.
-async fn watch(
-    running: Running,
-    services: &Services,
-    config: &Config,
-    settings: &Settings,
-    started: Instant,
-) {
+async fn watch(running: Running, shown: &Shown<'_>, started: Instant) {
     let ready = running.ready(READY_LIMIT).await;
     let store = std::sync::Arc::clone(&running.backend().store);
     let held = store.summary().await.unwrap_or_default();
-    let first = first_screen(&running, services, config, settings, &held).await;
-    for warning in config.warnings() {
+    for warning in shown.config.warnings() {
         eprintln!("{warning}\n");
     }
-    print!("{}", first.render(started.elapsed(), ready));
-    if !ready {
+    let paint = Paint::stdout();
+    let first = shown.first(&running, &held).await;
+    print!("{}", first.render(paint));
+    let stop = CancellationToken::new();
+    let lines = tokio::spawn(events::follow(running.events.listen(), stop.clone()));
+    if ready {
+        let took = started.elapsed().as_millis();
+        println!("{} in {took} ms. Ctrl-C stops.\n", paint.bold("Ready"));
+        process::told().await;
+    } else {
+        println!("{}. Ctrl-C stops.\n", paint.bold("Not ready yet"));
         for (what, why) in running.troubles().await {
-            println!("waiting for {what}: {why}");
+            println!("  waiting for {what}: {why}");
         }
+        until_ready_and_told(&running, paint).await;
     }
 
-    let mut events = running.events.listen();
-    let lines = tokio::spawn(async move {
-        loop {
-            match events.recv().await {
-                Ok(event) => print!("{}", screen::event(&event)),
-                Err(RecvError::Lagged(missed)) => println!("          … {missed} more"),
-                Err(RecvError::Closed) => return,
-            }
-        }
-    });
-    process::told().await;
     println!("\nStopping: what is in hand is finished first; Ctrl-C again stops at once.");
     let stopping = Instant::now();
     let drained = tokio::select! {
-        drained = running.drain(settings.drain) => drained,
+        drained = running.drain(shown.settings.drain) => drained,
         () = process::told() => {
             println!("Stopped at once; what was in hand comes again at the next start.");
             std::process::exit(130);
         }
     };
-    lines.abort();
+    stop.cancel();
+    // Its lines come before the last one; that it panicked is said already.
+    let _ = lines.await;
     let kept = store.summary().await.unwrap_or(held).notifications;
-    println!(
-        "{}",
-        screen::farewell(drained, stopping.elapsed(), kept, &settings.data)
-    );
+    let embedded = shown.settings.store.is_none();
+    let kept = embedded.then_some((kept, shown.settings.data.as_path()));
+    println!("{}", screen::farewell(drained, stopping.elapsed(), kept));
 }
 
-async fn first_screen(
-    running: &Running,
-    services: &Services,
-    config: &Config,
-    settings: &Settings,
-    held: &Summary,
-) -> First {
-    let base = format!("http://{}", running.address);
-    let login = settings.development.then(|| {
-        let guest = tidings::runner::GUEST;
-        format!(
-            "{base}/login/{}   (you are {guest}; once, 10 minutes)",
-            running.auth.login_code(guest)
+/// Says when what was missing is there; returns when told to stop.
+async fn until_ready_and_told(running: &Running, paint: Paint) {
+    let told = process::told();
+    tokio::pin!(told);
+    tokio::select! {
+        _ = running.ready(FOREVER) => println!("\n{}.\n", paint.bold("Ready")),
+        () = &mut told => return,
+    }
+    told.await;
+}
+
+/// What the first screen is made from.
+struct Shown<'a> {
+    args: &'a ProcessArgs,
+    config: &'a Config,
+    settings: &'a Settings,
+    services: &'a Services,
+}
+
+impl Shown<'_> {
+    async fn first(&self, running: &Running, held: &Summary) -> First {
+        let settings = self.settings;
+        let base = format!("http://{}", reachable(running.address));
+        let mut rows = vec![
+            self.inbox(running, &base),
+            Row::new("API", format!("{base}/api/notifications"), ""),
+            self.mail(),
+            self.people().await,
+        ];
+        match (&settings.queue, &settings.store) {
+            (Some(queue), Some(store)) => {
+                rows.push(Row::new("Queue", QueueSettings::shown(queue), ""));
+                rows.push(Row::new("Store", StoreSettings::shown(store), ""));
+            }
+            _ => rows.push(Row::new(
+                "Data",
+                screen::directory(&settings.data),
+                "kept between starts; delete it to start over",
+            )),
+        }
+        rows.extend(screen::kept(held).map(|kept| Row::new("Kept", kept, "")));
+        First {
+            development: settings.development,
+            rows,
+            send: self.send(&base),
+            base,
+            to: self.somebody().await,
+            token: screen::quoted(&screen::short(&settings.data.join("token"))),
+        }
+    }
+
+    fn inbox(&self, running: &Running, base: &str) -> Row {
+        if !self.settings.development {
+            return Row::new("Inbox", base, "");
+        }
+        let code = running.auth.login_code(GUEST);
+        let note = format!("you are {GUEST}; once, 10 minutes");
+        Row::new("Inbox", format!("{base}/login/{code}"), note)
+    }
+
+    fn mail(&self) -> Row {
+        let relay = self
+            .config
+            .section("notifications.processors.email")
+            .get("transportConfig");
+        if relay.exists() {
+            let host = relay.get("hostname").read::<String>();
+            return Row::new("Mail", host.unwrap_or_else(|_| "as configured".into()), "");
+        }
+        if self.settings.store.is_some() {
+            return Row::new("Mail", "off", "no relay configured");
+        }
+        let outbox = screen::directory(&self.settings.data.join("outbox"));
+        Row::new("Mail", outbox, "no relay configured")
+    }
+
+    async fn people(&self) -> Row {
+        let described = self.services.catalog.describe().await;
+        let described = described.unwrap_or_else(|failure| failure.to_string());
+        let Some(first) = self.services.people.first() else {
+            return Row::new("People", "nobody", "catalog.locations names no file");
+        };
+        let more = match self.services.people.len() {
+            1 => String::new(),
+            files => format!(" and {} more", files - 1),
+        };
+        Row::new(
+            "People",
+            format!("{}{more}", screen::short(first)),
+            format!("{described}; read again when you save it"),
         )
-    });
-    let relay = config
-        .section("notifications.processors.email")
-        .get("transportConfig");
-    let data = settings.data.display().to_string();
-    First {
-        development: settings.development,
-        inbox: login.unwrap_or_else(|| base.clone()),
-        mail: match relay.get("hostname").read::<String>() {
-            Ok(host) if relay.exists() => host,
-            _ if relay.exists() => "as configured".to_owned(),
-            _ if settings.store.is_some() => "off (no relay configured)".to_owned(),
-            _ => format!("{data}/outbox/   (no relay configured)"),
-        },
-        people: services
-            .catalog
-            .describe()
-            .await
-            .unwrap_or_else(|failure| failure.to_string()),
-        data,
-        embedded: settings.store.is_none(),
-        kept: screen::kept(held),
-        base,
-        command: command(),
+    }
+
+    /// Somebody whom the examples can write to.
+    async fn somebody(&self) -> String {
+        if self.settings.development {
+            return GUEST.to_owned();
+        }
+        let refs = self.services.catalog.refs().await.unwrap_or_default();
+        let mut users = refs.into_iter().filter(|one| one.starts_with("user:"));
+        screen::quoted(
+            &users
+                .next()
+                .unwrap_or_else(|| "user:default/you".to_owned()),
+        )
+    }
+
+    /// `tidings send` as it finds this process: what came by a flag is not in the files.
+    fn send(&self, base: &str) -> String {
+        let mut words = format!("{} send", command());
+        for file in &self.args.config {
+            words.push_str(" --config ");
+            words.push_str(&screen::quoted(&file.display().to_string()));
+        }
+        let files = Config::load_default(&self.args.config, &[], &Environment::process());
+        let found = files.and_then(|config| config.settings());
+        let listen = self.settings.listen;
+        if listen.port() == 0 || found.is_ok_and(|found| found.listen != listen) {
+            words.push_str(&format!(" --url {base}"));
+        }
+        words
     }
 }
 
@@ -158,12 +250,10 @@ fn command() -> String {
     let called = std::env::args()
         .next()
         .unwrap_or_else(|| "tidings".to_owned());
-    let path = std::path::PathBuf::from(&called);
-    let here = std::env::current_dir().ok();
-    here.and_then(|here| {
-        path.strip_prefix(here)
-            .ok()
-            .map(|short| short.display().to_string())
+    let here = std::env::current_dir().unwrap_or_default();
+    let path = std::path::Path::new(&called);
+    screen::quoted(&match path.strip_prefix(here) {
+        Ok(short) => short.display().to_string(),
+        Err(_) => called.clone(),
     })
-    .unwrap_or(called)
 }
