@@ -5,6 +5,7 @@
 //! started `tidings up`.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -161,7 +162,9 @@ pub fn init_logs(format: LogFormat) {
         Ok(silence) => filter.add_directive(silence),
         Err(_) => filter,
     };
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
     // A second start in the same process (a test) keeps the first one's logs.
     let _ = match format {

@@ -5,9 +5,15 @@
 mod distributed;
 #[cfg(feature = "sqlite")]
 mod embedded;
+#[cfg(not(all(feature = "rabbitmq", feature = "postgres", feature = "sqlite")))]
+mod left_out;
 
 use std::sync::Arc;
 
+#[cfg(not(all(feature = "rabbitmq", feature = "postgres")))]
+use self::left_out as distributed;
+#[cfg(not(feature = "sqlite"))]
+use self::left_out as embedded;
 use super::Backend;
 use super::Finding;
 use super::Roles;
@@ -27,39 +33,18 @@ pub(super) fn open(
     roles: &Roles,
 ) -> Result<Backend, StartError> {
     if is_distributed(settings) {
-        #[cfg(all(feature = "rabbitmq", feature = "postgres"))]
-        return distributed::open(settings, services, roles);
+        distributed::open(settings, services, roles)
     } else {
-        #[cfg(feature = "sqlite")]
-        return embedded::open(settings, services);
-    }
-    #[expect(
-        unreachable_code,
-        reason = "unless a back end was left out of the build"
-    )]
-    {
-        let _ = (services, roles);
-        Err(left_out())
+        embedded::open(settings, services, roles)
     }
 }
 
 /// What there is, for senders of these names; makes nothing.
 pub(super) async fn look(settings: &Settings, senders: &[String]) -> Vec<Finding> {
     if is_distributed(settings) {
-        #[cfg(all(feature = "rabbitmq", feature = "postgres"))]
-        return distributed::look(settings, senders).await;
+        distributed::look(settings, senders).await
     } else {
-        #[cfg(feature = "sqlite")]
-        return vec![embedded::look(settings)];
-    }
-    #[expect(
-        unreachable_code,
-        reason = "unless a back end was left out of the build"
-    )]
-    {
-        let _ = senders;
-        let place = settings.data.display().to_string();
-        vec![Finding::new("data", place, Err(left_out().message))]
+        embedded::look(settings, senders).await
     }
 }
 
@@ -69,17 +54,10 @@ pub(super) async fn look(settings: &Settings, senders: &[String]) -> Vec<Finding
 /// What keeps it from opening.
 pub(super) fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     if is_distributed(settings) {
-        #[cfg(all(feature = "rabbitmq", feature = "postgres"))]
-        return Ok(Arc::new(distributed::postgres(settings)?));
+        distributed::store(settings)
     } else {
-        #[cfg(feature = "sqlite")]
-        return embedded::store(settings);
+        embedded::store(settings)
     }
-    #[expect(
-        unreachable_code,
-        reason = "unless a back end was left out of the build"
-    )]
-    Err(left_out())
 }
 
 /// Brings the schema up to date and says what was done.
@@ -88,28 +66,13 @@ pub(super) fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
 /// What keeps it from being done.
 pub(super) async fn migrate(settings: &Settings) -> Result<String, StartError> {
     if is_distributed(settings) {
-        #[cfg(all(feature = "rabbitmq", feature = "postgres"))]
-        return distributed::migrate(settings).await;
+        distributed::migrate(settings).await
     } else {
-        #[cfg(feature = "sqlite")]
-        return embedded::migrate(settings);
+        embedded::migrate(settings).await
     }
-    #[expect(
-        unreachable_code,
-        reason = "unless a back end was left out of the build"
-    )]
-    Err(left_out())
 }
 
 /// `queue.url` and `store.url` come together; the configuration sees to that.
 fn is_distributed(settings: &Settings) -> bool {
     settings.queue.is_some() && settings.store.is_some()
-}
-
-fn left_out() -> StartError {
-    StartError::new(
-        "this program was built without the back end that is configured",
-        "tidings.store.url",
-        "build it with the features sqlite, or rabbitmq and postgres",
-    )
 }

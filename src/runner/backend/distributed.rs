@@ -15,6 +15,7 @@ use crate::runner::Roles;
 use crate::runner::Services;
 use crate::runner::StartError;
 use crate::runner::look::within;
+use crate::store::Store;
 use crate::store::postgres::CONNECTIONS_DEFAULT;
 use crate::store::postgres::PostgresStore;
 use crate::topology;
@@ -57,7 +58,12 @@ pub(super) async fn migrate(settings: &Settings) -> Result<String, StartError> {
     Ok(report.to_string())
 }
 
-pub(super) fn postgres(settings: &Settings) -> Result<PostgresStore, StartError> {
+/// The store alone.
+pub(super) fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    Ok(Arc::new(postgres(settings)?))
+}
+
+fn postgres(settings: &Settings) -> Result<PostgresStore, StartError> {
     let store = settings.store.as_ref();
     let url = store.map_or("", |store| store.url.as_str());
     let pool = store

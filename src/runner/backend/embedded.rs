@@ -8,6 +8,7 @@ use crate::inbox::BackupFile;
 use crate::queue::sqlite::SqliteQueue;
 use crate::runner::Backend;
 use crate::runner::Finding;
+use crate::runner::Roles;
 use crate::runner::Services;
 use crate::runner::StartError;
 use crate::sqlite::Sqlite;
@@ -17,7 +18,11 @@ use crate::store::StoreError;
 use crate::store::sqlite::SqliteStore;
 use crate::topology;
 
-pub(super) fn open(settings: &Settings, services: &Services) -> Result<Backend, StartError> {
+pub(super) fn open(
+    settings: &Settings,
+    services: &Services,
+    _: &Roles,
+) -> Result<Backend, StartError> {
     let sqlite = open_file(settings)?;
     let queues = topology::queues(&services.sender_names());
     Ok(Backend {
@@ -28,7 +33,7 @@ pub(super) fn open(settings: &Settings, services: &Services) -> Result<Backend, 
 }
 
 /// Opening is migrating.
-pub(super) fn migrate(settings: &Settings) -> Result<String, StartError> {
+pub(super) async fn migrate(settings: &Settings) -> Result<String, StartError> {
     open_file(settings)?;
     Ok(format!(
         "{}: the schema is up to date",
@@ -42,7 +47,11 @@ pub(super) fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
 }
 
 /// What there is in the data directory.
-pub(super) fn look(settings: &Settings) -> Finding {
+pub(super) async fn look(settings: &Settings, _: &[String]) -> Vec<Finding> {
+    vec![look_at_file(settings)]
+}
+
+fn look_at_file(settings: &Settings) -> Finding {
     let asked = match Sqlite::look(&settings.data) {
         Ok(Some(bytes)) => Ok(format!("{} kB; not in use", bytes.div_ceil(1000))),
         Ok(None) => Ok("made at the first start".to_owned()),
