@@ -72,6 +72,8 @@ type Parts = Arc<ConsoleParts>;
 pub fn routes(parts: ConsoleParts) -> Router {
     Router::new()
         .route("/", get(inbox))
+        // Where Backstage has its page, and so where a mail leads that has no link of its own.
+        .route("/notifications", get(async || Redirect::to("/")))
         .route("/mark", post(mark))
         .route("/mark-all-read", post(mark_all_read))
         .route("/events", get(events))

@@ -103,7 +103,7 @@ pub(super) async fn refresh_tokens(backend: &Backend, auth: &Auth) {
     match backend.store.tokens().await {
         Ok(tokens) => auth.set_tokens(tokens),
         Err(error) => {
-            tracing::debug!(%error, "the token table was not read; the last copy serves on")
+            tracing::debug!(%error, "the token table was not read; the last copy serves on");
         }
     }
     let used = auth.take_used();

@@ -91,7 +91,7 @@ pub async fn look(config: &Config, settings: &Settings) -> Findings {
     }
     let names: Vec<String> = senders.iter().map(|one| one.name().to_owned()).collect();
     found.findings = backend::look(settings, &names).await;
-    let senders = stream::iter(&senders).then(|sender| look_at_sender(sender));
+    let senders = stream::iter(&senders).then(look_at_sender);
     found.findings.extend(senders.collect::<Vec<_>>().await);
     found
         .findings

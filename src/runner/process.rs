@@ -8,6 +8,7 @@ use clap::Args;
 use clap::ValueEnum;
 use serde_json::Value;
 
+use super::Listeners;
 use super::Roles;
 use super::Running;
 use super::StartError;
@@ -136,6 +137,7 @@ pub async fn launch(
     roles: Roles,
 ) -> Result<(Running, Services), StartError> {
     let listeners = super::listen::bind(settings, &roles).await?;
+    let settings = &at_home(settings, &listeners);
     let services = Services::build(config, settings, &roles)?;
     let roles = if roles.is_everything() {
         Roles::everything(services.sender_names())
@@ -145,6 +147,17 @@ pub async fn launch(
     let backend = backend::open(settings, &services, &roles)?;
     let running = super::start(settings, &services, &roles, backend, listeners).await?;
     Ok((running, services))
+}
+
+/// In development mode the app is our own page, so that the links of mails lead somewhere.
+fn at_home(settings: &Settings, listeners: &Listeners) -> Settings {
+    let mut settings = settings.clone();
+    if settings.development
+        && let Ok(own) = format!("http://{}", listeners.address()).parse()
+    {
+        settings.app_base_url = own;
+    }
+    settings
 }
 
 /// Counts every inbox again and says for how many people the counters were wrong; they are right
