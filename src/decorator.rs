@@ -67,13 +67,18 @@ pub struct Parcel {
     pub reply: Option<ReplyTo>,
     /// The submission's other chunks: published once this one is stored as the first of its key.
     pub rest: Vec<Chunk>,
+    /// A decorator dropped the submission as a whole: it reaches nobody, and its timeline says so.
+    pub dropped: bool,
 }
 
 impl Pipeline {
     /// Carries chunks from the decorators to the store and on to the senders. Returns, for each,
     /// the messages that follow.
     async fn carry(&self, mut parcels: Vec<Parcel>) -> Result<Vec<Vec<Message>>, Failure> {
-        let dropped = self.chain.decorate_people(&mut parcels).await?;
+        let mut dropped = self.chain.decorate_people(&mut parcels).await?;
+        for (parcel, dropped) in parcels.iter().zip(&mut dropped) {
+            dropped.extend(parcel.dropped.then(String::new));
+        }
         let plans = self.plan(&parcels, &dropped).await?;
         let stored = self.persist(&plans).await?;
 

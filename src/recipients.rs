@@ -38,7 +38,7 @@ pub struct Entity {
 }
 
 /// The people that a submission reaches, and what became of each of its refs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audience {
     /// Distinct by exact string, in the order of resolution.
     pub users: Vec<String>,

@@ -42,6 +42,7 @@ use crate::store::Store;
 use crate::telemetry::Events;
 use crate::telemetry::Readiness;
 use crate::topology;
+use crate::worker::HOLD_MAX;
 use crate::worker::Work;
 use crate::worker::Worker;
 
@@ -248,6 +249,7 @@ impl Running {
             lanes: lanes.to_vec(),
             work: Arc::clone(work),
             schedule: settings.retry.clone(),
+            hold: HOLD_MAX,
             readiness: self.readiness.clone(),
             stop: self.workers_stop.clone(),
         };

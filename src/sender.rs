@@ -7,10 +7,12 @@
 mod claims;
 mod outcome;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
@@ -218,8 +220,14 @@ impl Deliveries {
         }
         let started = Instant::now();
         let limit = SEND_TIMEOUT.min(until + self.lease / LEASE_MARGIN - started);
-        let outcome = match tokio::time::timeout(limit, self.sender.send(&outgoing)).await {
-            Ok(outcome) => outcome,
+        let sending = AssertUnwindSafe(self.sender.send(&outgoing)).catch_unwind();
+        let outcome = match tokio::time::timeout(limit, sending).await {
+            Ok(Ok(outcome)) => outcome,
+            // The guilty delivery alone fails, not those that came with it.
+            Ok(Err(_)) => Outcome::Failed(Failure::permanent(
+                Reason::Panic,
+                format!("the sender {} panicked", self.sender.name()),
+            )),
             Err(_) => Outcome::Failed(Failure::transient(
                 Reason::Timeout,
                 format!("no answer within {} s", limit.as_secs()),

@@ -29,6 +29,11 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two tries of a dependency.
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
+/// How long messages are held while a dependency is away; then they wait on the queue. Well below
+/// the time after which RabbitMQ takes back what is not acknowledged (`consumer_timeout`, 30
+/// minutes), since every such return counts towards the delivery limit.
+pub const HOLD_MAX: Duration = Duration::from_secs(600);
+
 /// What is to become of one message.
 #[derive(Debug)]
 pub enum Verdict {
@@ -74,6 +79,8 @@ pub struct Worker {
     pub work: Arc<dyn Work>,
     /// When to try a failed message again.
     pub schedule: RetrySchedule,
+    /// How long messages are held while a dependency is away: [`HOLD_MAX`].
+    pub hold: Duration,
     /// Where trouble is told.
     pub readiness: Readiness,
     /// Ends the loop once what is in hand is done.
@@ -149,7 +156,12 @@ impl Worker {
                         }
                     }));
                 }
-                Err(failure) if failure.kind == Kind::Dependency => break,
+                Err(failure) if failure.kind == Kind::Dependency => {
+                    if self.stop.is_cancelled() {
+                        break;
+                    }
+                    ended.extend(group.into_iter().map(|one| one.wait(BACKOFF_MAX)));
+                }
                 Err(failure) if group.len() == 1 => {
                     ended.extend(group.into_iter().map(|one| self.fail(one, &failure)));
                 }
@@ -165,20 +177,22 @@ impl Worker {
     }
 
     /// Works on a group, again and again while a dependency is away. Returns that failure only
-    /// when told to stop.
+    /// when told to stop, or when the group was held for too long.
     async fn attempt(
         &self,
         group: Vec<Received>,
     ) -> (Vec<Received>, Result<Vec<Verdict>, Failure>) {
         let mut backoff = Backoff::default();
         let mut group = Arc::new(group);
+        let until = tokio::time::Instant::now() + self.hold;
         loop {
             let result = self.guarded(&group).await;
             // The guarded task has ended, and with it the only other holder.
             group = match Arc::try_unwrap(group) {
                 Ok(alone) => {
                     let waits = matches!(&result, Err(failure) if failure.kind == Kind::Dependency);
-                    if !waits || self.stop.is_cancelled() {
+                    let over = self.stop.is_cancelled() || until <= tokio::time::Instant::now();
+                    if !waits || over {
                         if !waits {
                             self.readiness.well(self.work.name());
                         }

@@ -1,8 +1,11 @@
 //! The chain of decorators, in configured order, each under its policy.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 
 use super::Parcel;
+use futures::FutureExt as _;
+
 use crate::chunk::Note;
 use crate::failure::Failure;
 use crate::failure::Reason;
@@ -40,11 +43,11 @@ impl Chain {
             .filter(move |link| link.decorator.stage() == stage)
     }
 
-    /// Decorates a submission as a whole. Returns what to note, and why it is dropped, if it is.
+    /// Decorates a submission as a whole. Returns what to note, and whether it is dropped.
     pub(super) async fn decorate_whole(
         &self,
         submission: &mut Submission,
-    ) -> Result<(Vec<Note>, Option<String>), Failure> {
+    ) -> Result<(Vec<Note>, bool), Failure> {
         let mut notes = Vec::new();
         for link in self.stage(Stage::PerSubmission) {
             let draft = Draft {
@@ -56,11 +59,11 @@ impl Chain {
             let step = link.run(draft).await?;
             let (note, dropped) = apply(link, step, &mut submission.payload);
             notes.extend(note);
-            if dropped.is_some() {
-                return Ok((notes, dropped));
+            if dropped {
+                return Ok((notes, true));
             }
         }
-        Ok((notes, None))
+        Ok((notes, false))
     }
 
     /// Decorates chunks for each of their people. Returns, for each chunk, the people (or, for a
@@ -99,7 +102,7 @@ impl Link {
             let step = self.run(draft).await?;
             let (note, drop) = apply(self, step, &mut chunk.payload);
             notes.extend(note);
-            if drop.is_some() {
+            if drop {
                 dropped.insert(String::new());
             }
         }
@@ -116,7 +119,7 @@ impl Link {
             };
             let step = self.run(draft).await?;
             let (note, drop) = apply(self, step, &mut own);
-            if drop.is_some() {
+            if drop {
                 dropped.insert(person.user.clone());
             }
             let patch = chunk.payload.patch_to(&own);
@@ -132,9 +135,10 @@ impl Link {
         if !self.decorator.filter().passes(draft.payload) {
             return Ok(Step::Kept);
         }
-        let result = match tokio::time::timeout(self.timeout, self.decorator.decorate(draft)).await
-        {
-            Ok(result) => result,
+        let work = AssertUnwindSafe(self.decorator.decorate(draft)).catch_unwind();
+        let result = match tokio::time::timeout(self.timeout, work).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Failure::permanent(Reason::Panic, "it panicked")),
             Err(_) => Err(Failure::transient(
                 Reason::Timeout,
                 format!("took longer than {} ms", self.timeout.as_millis()),
@@ -154,8 +158,8 @@ impl Link {
     }
 }
 
-/// Applies a step to the content. Returns what to note, and why it is dropped, if it is.
-fn apply(link: &Link, step: Step, payload: &mut Payload) -> (Option<Note>, Option<String>) {
+/// Applies a step to the content. Returns what to note, and whether it is dropped.
+fn apply(link: &Link, step: Step, payload: &mut Payload) -> (Option<Note>, bool) {
     let name = link.decorator.name();
     let note = |text: String| {
         Some(Note {
@@ -164,21 +168,21 @@ fn apply(link: &Link, step: Step, payload: &mut Payload) -> (Option<Note>, Optio
         })
     };
     match step {
-        Step::Kept => (None, None),
+        Step::Kept => (None, false),
         Step::Changed(changed) => {
             let patch = payload.patch_to(&changed);
             *payload = changed;
             let fields: Vec<_> = patch.keys().map(String::as_str).collect();
             if fields.is_empty() {
-                return (None, None);
+                return (None, false);
             }
-            (note(format!("{} set", fields.join(", "))), None)
+            (note(format!("{} set", fields.join(", "))), false)
         }
-        Step::Dropped(why) => (note(format!("dropped: {why}")), Some(why)),
+        Step::Dropped(why) => (note(format!("dropped: {why}")), true),
         Step::Skipped(failure) => {
             tracing::warn!(decorator = name, reason = %failure.reason, detail = failure.detail,
                 "a decorator failed and was skipped");
-            (note(format!("skipped: {failure}")), None)
+            (note(format!("skipped: {failure}")), false)
         }
     }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Pipeline;
 use crate::delivery::DeliveryBatch;
 use crate::failure::Failure;
+use crate::failure::Kind;
 use crate::failure::Reason;
 use crate::queue::HEADER_DETAIL;
 use crate::queue::HEADER_REASON;
@@ -39,7 +40,15 @@ impl Work for Undertaker {
     async fn work(&self, batch: &[Received]) -> Result<Vec<Verdict>, Failure> {
         let now = Timestamp::now();
         let letters: Vec<DeadLetter> = batch.iter().map(|message| letter(message, now)).collect();
-        self.0.store.file_dead(&letters).await?;
+        if let Err(error) = self.0.store.file_dead(&letters).await {
+            let failure = Failure::from(error);
+            if failure.kind == Kind::Dependency || 1 < batch.len() {
+                return Err(failure);
+            }
+            // A letter that cannot be filed must not die again here: it would come back at once.
+            let again = Failure::dependency(failure.reason, failure.detail);
+            return Ok(vec![Verdict::Fail(again)]);
+        }
         for letter in letters {
             self.tell(letter);
         }

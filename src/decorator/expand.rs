@@ -38,50 +38,51 @@ pub(super) async fn audience(
     }
 }
 
-/// Cuts a submission into chunks; always at least one. A single chunk keeps the order in which
-/// people were found, as the peer answers it; several are cut from the sorted audience, so that a
-/// repeated expansion cuts the same ones.
+/// Cuts a submission into chunks: the first, and the others. A single chunk keeps the order in
+/// which people were found, as the peer answers it; several are cut from the sorted audience, so
+/// that a repeated expansion cuts the same ones.
 pub(super) fn cut(
     submission: Submission,
     audience: Option<Audience>,
     notes: Vec<Note>,
     now: Timestamp,
-) -> Vec<Chunk> {
+) -> (Chunk, Vec<Chunk>) {
     let broadcast = audience.is_none();
     let (mut users, refs) = audience.map_or_else(Default::default, |one| (one.users, one.refs));
     if CHUNK_PEOPLE_MAX < users.len() {
         users.sort_unstable();
     }
     let of = u32::try_from(users.len().div_ceil(CHUNK_PEOPLE_MAX).max(1)).unwrap_or(u32::MAX);
-    let mut first = Chunk {
+    let mut users = users.into_iter().map(|user| Person { user, patch: None });
+    let mut people = || users.by_ref().take(CHUNK_PEOPLE_MAX).collect();
+    let first = Chunk {
         header: submission.header,
         payload: submission.payload,
         no: 0,
         of,
         broadcast,
-        people: Vec::new(),
+        people: people(),
         refs: Vec::new(),
         slip: Vec::new(),
         notes: Vec::new(),
         started_at: now,
         extra: submission.extra,
     };
-    let mut users = users.into_iter().map(|user| Person { user, patch: None });
-    let mut chunks: Vec<Chunk> = (0..of)
+    let rest = (1..of)
         .map(|no| Chunk {
             no,
-            people: users.by_ref().take(CHUNK_PEOPLE_MAX).collect(),
+            people: people(),
             ..first.clone()
         })
         .collect();
-    if let Some(head) = chunks.first_mut() {
-        head.refs = refs;
-        head.notes = notes;
-    } else {
-        first.refs = refs;
-        chunks.push(first);
-    }
-    chunks
+    (
+        Chunk {
+            refs,
+            notes,
+            ..first
+        },
+        rest,
+    )
 }
 
 /// Chunks as messages for other decorator workers.

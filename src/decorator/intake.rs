@@ -12,6 +12,7 @@ use crate::chunk::Chunk;
 use crate::failure::Failure;
 use crate::failure::Reason;
 use crate::queue::Received;
+use crate::recipients::Audience;
 use crate::reply::Reply;
 use crate::submission::Draft;
 use crate::submission::Invalid;
@@ -62,8 +63,7 @@ impl Work for Intake {
         let mut parcels = Vec::with_capacity(batch.len());
         for (index, message) in batch.iter().enumerate() {
             match self.take_up(message, now).await {
-                Ok(Some(parcel)) => parcels.push((index, parcel)),
-                Ok(None) => verdicts.set(index, Verdict::Complete(Vec::new())),
+                Ok(parcel) => parcels.push((index, parcel)),
                 Err(Refusal::Invalid(invalid)) => {
                     self.refuse(message, &invalid).await;
                     let failure = Failure::permanent(Reason::Invalid, invalid.to_string());
@@ -77,29 +77,27 @@ impl Work for Intake {
 }
 
 impl Intake {
-    /// Reads a submission, decorates it as a whole, checks it and expands it. `None`: a decorator
-    /// dropped it.
-    async fn take_up(&self, message: &Received, now: Timestamp) -> Result<Option<Parcel>, Refusal> {
+    /// Reads a submission, decorates it as a whole, checks it and expands it.
+    async fn take_up(&self, message: &Received, now: Timestamp) -> Result<Parcel, Refusal> {
         let pipeline = &self.0;
         let mut submission = match message.producer() {
             Some(user) => self.read_producers(message, user, now)?,
             None => read_ours(message)?,
         };
-        let (notes, drop) = pipeline.chain.decorate_whole(&mut submission).await?;
-        if let Some(why) = drop {
-            tracing::info!(submission.id = %submission.header.id, why, "dropped by a decorator");
-            return Ok(None);
-        }
-        check_content(&submission.payload, &pipeline.app_base_url)?;
-        let audience = expand::audience(pipeline.catalog.as_ref(), &submission.recipients).await?;
-        let mut chunks = expand::cut(submission, audience, notes, now);
-        let rest = chunks.split_off(1);
-        let first = chunks.into_iter().next();
-        Ok(first.map(|chunk| Parcel {
+        let (notes, dropped) = pipeline.chain.decorate_whole(&mut submission).await?;
+        let audience = if dropped {
+            Some(Audience::default())
+        } else {
+            check_content(&submission.payload, &pipeline.app_base_url)?;
+            expand::audience(pipeline.catalog.as_ref(), &submission.recipients).await?
+        };
+        let (chunk, rest) = expand::cut(submission, audience, notes, now);
+        Ok(Parcel {
             chunk,
             reply: message.reply.clone(),
             rest,
-        }))
+            dropped,
+        })
     }
 
     /// A body that a producer published itself: the same checks as over HTTP, and the origin from
@@ -182,6 +180,7 @@ impl Work for Chunks {
                         chunk,
                         reply: None,
                         rest: Vec::new(),
+                        dropped: false,
                     };
                     parcels.push((index, parcel));
                 }

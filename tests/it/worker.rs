@@ -129,6 +129,7 @@ impl Bench {
             lanes: vec![CHUNKS.to_owned()],
             work: Arc::clone(&script) as Arc<dyn Work>,
             schedule: RetrySchedule::new(vec![Duration::from_millis(20); 2]).unwrap(),
+            hold: Duration::from_millis(500),
             readiness: readiness.clone(),
             stop: stop.clone(),
         };
@@ -242,4 +243,23 @@ async fn told_to_stop_while_a_dependency_is_away_it_gives_back_what_it_holds() {
         .unwrap()
         .unwrap();
     assert_eq!((back[0].id.as_str(), back[0].tries()), ("a", 0));
+}
+
+#[tokio::test]
+async fn what_was_held_too_long_waits_on_the_queue_uncounted() {
+    let bench = Bench::start(&["a"], usize::MAX).await;
+    let waits = async {
+        while bench
+            .queue
+            .depths()
+            .await
+            .unwrap()
+            .iter()
+            .all(|depth| depth.ready == 0)
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waits).await.unwrap();
+    bench.stop().await;
 }

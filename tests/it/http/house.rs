@@ -167,6 +167,7 @@ impl Site {
             lanes: lanes.iter().map(|lane| (*lane).to_owned()).collect(),
             work,
             schedule: RetrySchedule::default(),
+            hold: tidings::worker::HOLD_MAX,
             readiness: Readiness::default(),
             stop: self.stop.clone(),
         };
