@@ -40,8 +40,6 @@ pub(crate) struct Mail {
     pub(crate) raw: Vec<u8>,
     /// `Message-ID` without its brackets.
     pub(crate) message_id: String,
-    /// Which connection brought it, from 1.
-    pub(crate) connection: usize,
     /// Whether it came over TLS.
     pub(crate) encrypted: bool,
     /// Who had signed in.

@@ -198,7 +198,6 @@ impl Session {
             to: std::mem::take(&mut self.to),
             raw,
             message_id: id.unwrap_or_default(),
-            connection: self.number,
             encrypted: self.encrypted,
             user: self.user.clone(),
         };
