@@ -78,7 +78,7 @@ impl Config {
             config.variables = true;
         }
         for (key, value) in overrides {
-            let place = Place(At::Flag(key.clone()));
+            let place = Place::new(At::Flag(key.clone()));
             let keys: Vec<&str> = key.split('.').collect();
             config
                 .root
@@ -107,7 +107,7 @@ impl Config {
     /// No configuration at all.
     pub fn empty() -> Self {
         Self {
-            root: Node::new(Data::Map(Vec::new()), Place(At::Absent(String::new()))),
+            root: Node::new(Data::Map(Vec::new()), Place::new(At::Absent(String::new()))),
             files: false,
             variables: false,
         }
@@ -176,7 +176,7 @@ fn whole(file: Node, path: &Path) -> Result<Option<Node>, ConfigError> {
         Data::Null => Ok(None),
         _ => Err(ConfigError::new(
             "a configuration file holds keys and values",
-            Place(At::File(path.to_owned())),
+            Place::new(At::File(path.to_owned())),
             "as in `tidings: { listen: 127.0.0.1:7117 }`",
         )),
     }

@@ -9,7 +9,7 @@ use tidings::runner::StartError;
 use crate::client::ClientArgs;
 use crate::client::FAILED;
 use crate::client::error_at;
-use crate::render;
+use crate::words;
 
 /// Copy everything to a file, while Tidings runs.
 #[derive(clap::Args, Debug)]
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: &BackupArgs) -> Result<ExitCode, StartError> {
         println!("{}", told["file"].as_str().unwrap_or_default());
         eprintln!(
             "{} bytes. To restore: stop Tidings, put it in place of tidings.sqlite in the data directory, start.",
-            render::grouped(bytes)
+            words::grouped(bytes)
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use tidings::runner::process::ProcessArgs;
 use crate::client::CONFIG;
 use crate::client::FAILED;
 use crate::paint::Paint;
-use crate::render;
+use crate::words;
 
 /// Check the configuration and everything it names; starts and changes nothing.
 #[derive(clap::Args, Debug)]
@@ -86,7 +86,7 @@ async fn counts(settings: &Settings, mend: bool) -> Finding {
     let (level, detail) = match process::recount(settings, mend).await {
         Ok(0) => (Level::Ok, "all right".to_owned()),
         Ok(wrong) => {
-            let people = render::count(wrong, "person's are wrong", "people's are wrong");
+            let people = words::count(wrong, "person's are wrong", "people's are wrong");
             let next = if mend {
                 "; mended"
             } else {
@@ -176,8 +176,8 @@ impl Report {
         let _ = writeln!(
             out,
             "\n{}, {}. {done}",
-            render::count(errors, "error", "errors"),
-            render::count(self.count(Level::Warn), "warning", "warnings"),
+            words::count(errors, "error", "errors"),
+            words::count(self.count(Level::Warn), "warning", "warnings"),
         );
         out
     }

@@ -16,6 +16,8 @@ use tidings::config::Config;
 use tidings::config::Environment;
 use tidings::runner::StartError;
 
+use crate::words;
+
 /// Something failed, or the service is degraded.
 pub(crate) const FAILED: u8 = 1;
 /// The call is wrong.
@@ -40,7 +42,7 @@ pub(crate) struct ClientArgs {
     /// Address of a running Tidings [default: tidings.listen of the configuration]
     #[arg(long, env = "TIDINGS_URL", value_name = "URL")]
     url: Option<String>,
-    /// File that holds the API token [default: TIDINGS_TOKEN, else the file `token` in the data
+    /// File that holds the API token [default: `TIDINGS_TOKEN`, else the file `token` in the data
     /// directory]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -57,6 +59,8 @@ pub(crate) struct Client {
     http: reqwest::Client,
     base: Url,
     token: String,
+    /// The answer is for a program, which gets it as it is.
+    json: bool,
 }
 
 impl ClientArgs {
@@ -83,7 +87,12 @@ impl ClientArgs {
         let http = http
             .build()
             .map_err(|error| error_at(FAILED, error.to_string(), base.as_str(), "report this"))?;
-        Ok(Client { http, base, token })
+        Ok(Client {
+            http,
+            base,
+            token,
+            json: self.json,
+        })
     }
 
     /// The address, and the data directory.
@@ -279,7 +288,10 @@ impl Client {
             .text()
             .await
             .map_err(|error| self.no_answer(&error))?;
-        let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let mut body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        if !self.json {
+            body = words::cleaned(body);
+        }
         if status.is_success() {
             return Ok(body);
         }
@@ -355,6 +367,7 @@ mod tests {
             http: reqwest::Client::new(),
             base: base(text).unwrap(),
             token: String::new(),
+            json: false,
         };
         let _ = rustls::crypto::ring::default_provider().install_default();
         let query = [("user", "user:default/a b".to_owned())];

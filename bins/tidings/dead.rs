@@ -18,8 +18,8 @@ use crate::client::USAGE;
 use crate::client::error_at;
 use crate::client::strange;
 use crate::paint::Paint;
-use crate::render;
 use crate::table::Table;
+use crate::words;
 
 /// Look at dead letters, put them back on their queue, or drop them.
 #[derive(clap::Args, Debug)]
@@ -181,10 +181,10 @@ fn overview(letters: &[Value], now: Timestamp, paint: Paint) -> String {
             text("stage").to_owned(),
             text("reason").to_owned(),
             letter["tries"].to_string(),
-            format!("{}  {} ago", render::clock(died), render::ago(died, now)),
+            format!("{}  {} ago", words::clock(died), words::ago(died, now)),
             letter["submission"]
                 .as_str()
-                .map_or("–", render::short)
+                .map_or("–", words::short)
                 .to_owned(),
             text("detail").to_owned(),
         ]);
@@ -198,12 +198,12 @@ fn overview(letters: &[Value], now: Timestamp, paint: Paint) -> String {
         .iter()
         .map(|(reason, count)| format!("{count} {reason}"))
         .collect();
-    let total = render::count(letters.len() as u64, "dead letter", "dead letters");
+    let total = words::count(letters.len() as u64, "dead letter", "dead letters");
     format!(
         "{}\n{total}: {}. Oldest {}.\n  look    tidings dead show {}\n  replay  tidings dead replay --reason {} --dry-run\n",
         table.render(paint),
         words.join(", "),
-        render::ago(oldest, now),
+        words::ago(oldest, now),
         newest["id"],
         most.first().map_or("server", |(reason, _)| reason),
     )
@@ -229,7 +229,7 @@ async fn show(
     println!("Stage       {}", letter.stage);
     println!("Reason      {}: {}", letter.reason, letter.detail);
     println!("Tries       {}", letter.tries);
-    println!("Died        {}", render::moment(letter.died_at));
+    println!("Died        {}", words::moment(letter.died_at));
     if let Some(submission) = letter.submission {
         println!("Submission  {submission}");
     }
@@ -237,13 +237,13 @@ async fn show(
         println!("Origin      {origin}");
     }
     if let Some(at) = letter.replayed_at {
-        println!("Put back    {}", render::moment(at));
+        println!("Put back    {}", words::moment(at));
     }
     for (name, value) in &letter.headers {
         println!("Header      {name}: {value}");
     }
     let body = serde_json::from_slice::<Value>(&letter.body)
-        .and_then(|body| serde_json::to_string_pretty(&body))
+        .and_then(|body| serde_json::to_string_pretty(&words::cleaned(body)))
         .unwrap_or_else(|_| String::from_utf8_lossy(&letter.body).into_owned());
     println!("\n{body}");
     if !payload {
@@ -315,7 +315,7 @@ impl Settle {
             println!("{told}");
         } else {
             let count = told["count"].as_u64().unwrap_or(0);
-            let letters = render::count(count, "dead letter", "dead letters");
+            let letters = words::count(count, "dead letter", "dead letters");
             let done = match (what, self.dry_run) {
                 ("replay", true) => "would be put back",
                 ("replay", false) => "put back",

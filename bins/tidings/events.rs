@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::paint::Paint;
-use crate::render;
+use crate::words;
 
 /// How long after the last of a crowd its line comes.
 const QUIET: Duration = Duration::from_millis(200);
@@ -153,7 +153,7 @@ impl Lines {
             what: What::Alone {
                 text: format!(
                     "{} too fast to show",
-                    render::count(count, "event", "events")
+                    words::count(count, "event", "events")
                 ),
                 help: Some("tidings status".to_owned()),
             },
@@ -256,9 +256,9 @@ fn line(crowd: &Crowd, paint: Paint) -> String {
     let mut text = match &crowd.what {
         What::Alone { text, help: None } => text.clone(),
         What::Alone { text, .. } => paint.red(text),
-        What::Stored => render::count(crowd.count, "person", "people"),
+        What::Stored => words::count(crowd.count, "person", "people"),
         What::Sent { alone } if crowd.count == 1 => alone.clone(),
-        What::Sent { .. } => format!("{} sent", render::grouped(crowd.count)),
+        What::Sent { .. } => format!("{} sent", words::grouped(crowd.count)),
         What::Failed {
             reason,
             next,
@@ -267,7 +267,7 @@ fn line(crowd: &Crowd, paint: Paint) -> String {
         } => {
             let whom = match crowd.count {
                 1 => to.clone(),
-                count => format!("{} recipients", render::grouped(count)),
+                count => format!("{} recipients", words::grouped(count)),
             };
             let reason = reason.as_str().replace('_', " ");
             let text = format!("{whom}: {detail} ({reason}; {next})");

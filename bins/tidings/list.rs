@@ -7,7 +7,7 @@ use tidings::time::Timestamp;
 
 use crate::client::ClientArgs;
 use crate::paint::Paint;
-use crate::render;
+use crate::words;
 
 /// List a person's inbox.
 #[derive(clap::Args, Debug)]
@@ -65,15 +65,15 @@ pub(crate) async fn run(args: &ListArgs) -> Result<ExitCode, StartError> {
         let mark = if row["read"].is_null() { "•" } else { " " };
         println!(
             "{mark} {:>8}  {severity:<8}  {:<24}  {title}",
-            render::ago(when, now),
+            words::ago(when, now),
             text(&row["origin"])
         );
     }
     let total = told["totalCount"].as_u64().unwrap_or(0);
     eprintln!(
         "{} of {}",
-        render::grouped(rows.len() as u64),
-        render::count(total, "notification", "notifications")
+        words::grouped(rows.len() as u64),
+        words::count(total, "notification", "notifications")
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -18,6 +18,7 @@ mod token;
 mod trace;
 mod up;
 mod user_token;
+mod words;
 
 use std::process::ExitCode;
 

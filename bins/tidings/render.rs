@@ -14,35 +14,11 @@ use tidings::store::Timeline;
 use tidings::submission::Via;
 use tidings::time::Timestamp;
 
-/// The last eight digits of an id: what `trace` takes.
-pub(crate) fn short(id: &str) -> &str {
-    id.len()
-        .checked_sub(8)
-        .and_then(|at| id.get(at..))
-        .unwrap_or(id)
-}
-
-/// A number with its noun.
-pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
-    format!(
-        "{} {}",
-        grouped(number),
-        if number == 1 { one } else { many }
-    )
-}
-
-/// A number with thousands set apart.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
+use crate::words::clock;
+use crate::words::count;
+use crate::words::grouped;
+use crate::words::moment;
+use crate::words::span;
 
 /// What became of a ref, in words.
 pub(crate) fn fate(report: &RefReport) -> String {
@@ -336,43 +312,111 @@ fn stored(timeline: &Timeline) -> String {
     words.join(" · ")
 }
 
-fn span(ms: u128) -> String {
-    match ms {
-        0..10_000 => format!("{ms} ms"),
-        10_000..600_000 => format!("{:.1} s", ms as f64 / 1_000.0),
-        _ => format!("{} min", ms / 60_000),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn told(refs: &Value, tally: &Value, deliveries: &Value) -> Timeline {
+        let told = json!({
+            "header": {"id": "01a20edd-cab8-7c52-9a41-0a8f6f3f2d10", "origin": "external:cli",
+                "key": "incident-42", "accepted_at": "2026-11-24T18:42:26.104Z", "via": "http", "digest": ""},
+            "payload": {"title": "Payments is down", "severity": "critical", "topic": "incident"},
+            "broadcast": false, "refs": refs, "of": 1, "ignored": 0, "dead": [481],
+            "chunks": [{"no": 0, "started_at": "2026-11-24T18:42:26.110Z",
+                "stored_at": "2026-11-24T18:42:26.146Z", "stored": 31, "superseded": 0, "muted": 1,
+                "dropped": 0, "notes": [{"step": "rules", "text": "icon set"}]}],
+            "tally": tally, "deliveries": deliveries,
+        });
+        serde_json::from_value(told).unwrap()
     }
-}
 
-fn zoned(at: Timestamp) -> Option<jiff::ZonedDateTime> {
-    let at = jiff::Timestamp::from_millisecond(at.as_millis()).ok()?;
-    Some(at.to_zoned_datetime(jiff::tz::TimeZone::system()))
-}
+    fn example() -> Timeline {
+        let at = "2026-11-24T18:42:26.285Z";
+        let tally = |state: &str, reason: Value, retrying: bool, count: u64| json!({"channel": "email", "state": state, "reason": reason, "retrying": retrying, "count": count, "at": at});
+        let line = |user: &str, state: &str, attempts: u32, detail: &str| {
+            json!({"id": uuid::Uuid::nil(), "channel": "email", "user": user, "target": "", "state": state,
+                "attempts": attempts, "reason": null, "detail": detail, "provider_id": null,
+                "next_at": null, "doubtful": false, "at": at})
+        };
+        told(
+            &json!([{"ref": "group:default/payments", "outcome": "expanded", "people": 32},
+                {"ref": "group:default/paymens", "outcome": "unknown", "people": 0}]),
+            &json!([
+                tally("skipped", json!("muted"), false, 1),
+                tally("sent", Value::Null, false, 28),
+                tally("pending", json!("server"), true, 1),
+                tally("failed", json!("rejected"), false, 1)
+            ]),
+            &json!([
+                line("user:default/bo", "skipped", 0, "switched off"),
+                line("user:default/di", "pending", 1, "451 4.3.0 try again later"),
+                line("user:default/eve", "failed", 1, "550 5.1.1 no such user")
+            ]),
+        )
+    }
 
-/// A moment in full, in the reader's time zone.
-pub(crate) fn moment(at: Timestamp) -> String {
-    zoned(at).map_or_else(
-        || at.to_string(),
-        |at| at.strftime("%a %Y-%m-%d %H:%M:%S%.3f %:z").to_string(),
-    )
-}
+    #[test]
+    fn the_story_of_a_submission_is_told_in_order() {
+        let timeline = example();
+        let expected = format!(
+            "\
+Submission  01a20edd-cab8-7c52-9a41-0a8f6f3f2d10
+From        external:cli, by HTTP
+Key         incident-42
+To          group:default/payments, group:default/paymens
+Title       Payments is down   (critical, topic incident)
 
-/// A time of day; with the day where it is not today.
-pub(crate) fn clock(at: Timestamp) -> String {
-    let Some(at) = zoned(at) else {
-        return at.to_string();
-    };
-    let today = at.date() == jiff::ZonedDateTime::now().date();
-    at.strftime(if today { "%H:%M:%S" } else { "%a %H:%M" })
-        .to_string()
-}
+{}
+    +0 ms  accepted
+    +6 ms  expanded   group:default/payments → 32 people
+    +6 ms  expanded   group:default/paymens is not in the catalog
+    +6 ms  decorated  rules: icon set
+   +42 ms  stored     31 inbox rows · 1 with the inbox switched off
+  +181 ms  email      28 sent · 1 retrying · 1 failed (rejected) · 1 switched off
 
-/// How long ago, roughly.
-pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
-    match now.since(at).as_secs() {
-        0..60 => format!("{} s", now.since(at).as_secs()),
-        seconds @ 60..3_600 => format!("{} min", seconds / 60),
-        seconds @ 3_600..172_800 => format!("{} h", seconds / 3_600),
-        seconds => format!("{} days", seconds / 86_400),
+Not sent
+  email    user:default/bo    switched off
+  email    user:default/di    attempt 1: 451 4.3.0 try again later
+  email    user:default/eve   failed after 1 try: 550 5.1.1 no such user
+
+Dead letters 481: tidings dead show 481
+
+31 deliveries; --all lists each, --user REF one person's, --json everything
+",
+            moment(timeline.header.accepted_at)
+        );
+        assert_eq!(super::timeline(&timeline, false), expected);
+    }
+
+    #[test]
+    fn what_became_of_a_send_is_a_line_for_each_channel() {
+        let expected = "\
+inbox     31 people, 42 ms
+email     28 sent · 1 retrying · 1 failed (rejected) · 1 switched off
+not sent  group:default/paymens is not in the catalog
+";
+        assert_eq!(outcome(&example()), expected);
+    }
+
+    #[test]
+    fn it_is_tried_when_nothing_waits_for_its_first_try() {
+        let mut timeline = example();
+        assert!(is_tried(&timeline));
+        timeline.tally[2].retrying = false;
+        assert!(!is_tried(&timeline));
+        timeline.tally.clear();
+        timeline.of = 2;
+        assert!(!is_tried(&timeline), "a part is not stored yet");
+    }
+
+    #[test]
+    fn the_ref_that_was_meant_is_found() {
+        let suggestions = json!({"group:default/paymens": "group:default/payments"});
+        assert_eq!(
+            meant(&example(), &suggestions),
+            Some("group:default/payments")
+        );
+        assert_eq!(meant(&example(), &json!({})), None);
     }
 }

@@ -8,7 +8,7 @@ use tidings::runner::VERSION;
 use tidings::store::Summary;
 
 use crate::paint::Paint;
-use crate::render::count;
+use crate::words::count;
 
 /// A line of the first screen: what, where, and a remark.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

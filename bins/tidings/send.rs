@@ -23,6 +23,7 @@ use crate::client::USAGE;
 use crate::client::error_at;
 use crate::client::strange;
 use crate::render;
+use crate::words;
 
 /// Longest wait that the server grants in one request, in seconds.
 const ASK_MAX: u128 = 60;
@@ -222,7 +223,7 @@ async fn follow(
     if as_json && let Some(told) = &told {
         println!("{told}");
     }
-    let short = render::short(id);
+    let short = words::short(id);
     let late = |what: &str| {
         let help = format!("nothing is lost; look later: tidings trace {short}");
         error_at(

@@ -16,10 +16,10 @@ use crate::client::FAILED;
 use crate::client::INTERRUPTED;
 use crate::client::NO_ANSWER;
 use crate::paint::Paint;
-use crate::render::ago;
-use crate::render::count;
-use crate::render::grouped;
 use crate::table::Table;
+use crate::words::ago;
+use crate::words::count;
+use crate::words::grouped;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(2);

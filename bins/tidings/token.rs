@@ -11,8 +11,8 @@ use tidings::time::Timestamp;
 
 use crate::client::ClientArgs;
 use crate::paint::Paint;
-use crate::render;
 use crate::table::Table;
+use crate::words;
 
 /// Make, list and end API tokens.
 #[derive(clap::Args, Debug)]
@@ -101,7 +101,7 @@ pub(crate) async fn run(args: &TokenArgs) -> Result<ExitCode, StartError> {
         Token::Revoke { hash, client } => {
             let told = client.connect()?.delete(&["tokens", hash]).await?;
             let count = told["revoked"].as_u64().unwrap_or(0);
-            println!("{} revoked.", render::count(count, "token", "tokens"));
+            println!("{} revoked.", words::count(count, "token", "tokens"));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -112,7 +112,7 @@ fn table(tokens: &[Value]) -> Table {
     for token in tokens {
         let text = |name: &str| token[name].as_str().unwrap_or_default();
         let moment = |name: &str| {
-            Timestamp::parse(text(name)).map_or_else(|| "never".to_owned(), render::clock)
+            Timestamp::parse(text(name)).map_or_else(|| "never".to_owned(), words::clock)
         };
         let scopes = token["scopes"].as_array().into_iter().flatten();
         let scopes: Vec<&str> = scopes.filter_map(Value::as_str).collect();

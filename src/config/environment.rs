@@ -43,7 +43,7 @@ impl Environment {
                 return None;
             }
             let value = value_of(value);
-            let place = Place(At::Variable(name.clone()));
+            let place = Place::new(At::Variable(name.clone()));
             Some(Node::from_json(value, &place).under(&keys))
         });
         set.collect()

@@ -152,7 +152,7 @@ impl Section {
         match (&self.node, &self.above) {
             (Some(node), _) => node.mark().clone(),
             (None, Some(above)) => above.clone(),
-            (None, None) => Place(At::Absent(self.key.clone())),
+            (None, None) => Place::new(At::Absent(self.key.clone())),
         }
     }
 

@@ -37,7 +37,7 @@ impl SourceFile {
 
 /// Where a value was written.
 #[derive(Clone)]
-pub struct Place(pub(super) At);
+pub struct Place(Arc<At>);
 
 #[derive(Clone)]
 pub(super) enum At {
@@ -61,10 +61,19 @@ impl fmt::Debug for Place {
 }
 
 impl Place {
+    pub(super) fn new(at: At) -> Self {
+        Self(Arc::new(at))
+    }
+
+    /// Whether it is a whole file, of which nothing more could be said.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(*self.0, At::File(_))
+    }
+
     /// The directory that relative paths written here start from: that of the file, or the
     /// working directory.
     pub(super) fn directory(&self) -> &Path {
-        match &self.0 {
+        match &*self.0 {
             At::Span(file, _) => file.directory(),
             _ => Path::new(""),
         }
@@ -72,7 +81,7 @@ impl Place {
 
     /// The line as it was written, without its secrets, with the place underlined.
     pub(super) fn excerpt(&self) -> Option<String> {
-        let At::Span(file, span) = &self.0 else {
+        let At::Span(file, span) = &*self.0 else {
             return None;
         };
         let no = span.start.0;
@@ -100,7 +109,7 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &*self.0 {
             At::Span(file, span) => {
                 let (line, column) = span.start;
                 write!(f, "{}:{line}:{column}", file.path.display())

@@ -150,8 +150,8 @@ impl Substitution<'_> {
     /// A file of YAML or JSON, or what stands in it under `file#dotted.key`.
     fn include(&self, text: &str, value: &Node, key: &str, depth: u8) -> Result<Node, ConfigError> {
         let (name, path) = text.split_once('#').unwrap_or((text, ""));
-        let mut found = tree::read(&at(name, value)).map_err(|error| match error.place {
-            Some(Place(super::source::At::File(_))) => unreadable(&error.message, value, key),
+        let mut found = tree::read(&at(name, value)).map_err(|error| match &error.place {
+            Some(place) if place.is_file() => unreadable(&error.message, value, key),
             _ => error,
         })?;
         for part in path.split('.').filter(|part| !part.is_empty()) {

@@ -190,7 +190,7 @@ impl Node {
 /// # Errors
 /// That it cannot be read, or is not YAML, with the line.
 pub(super) fn read(path: &Path) -> Result<Node, ConfigError> {
-    let whole = Place(At::File(path.to_owned()));
+    let whole = Place::new(At::File(path.to_owned()));
     let text = std::fs::read_to_string(path).map_err(|error| {
         let why = match error.kind() {
             std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
@@ -213,7 +213,7 @@ pub(super) fn read(path: &Path) -> Result<Node, ConfigError> {
         let file = Arc::new(SourceFile::new(path, &text, Vec::new()));
         ConfigError::new(
             format!("this is not valid YAML: {}", error.info()),
-            Place(At::Span(file, span)),
+            Place::new(At::Span(file, span)),
             "often a missing space after a colon, a tab, or a wrong indent just above",
         )
     })?;
@@ -227,7 +227,7 @@ pub(super) fn read(path: &Path) -> Result<Node, ConfigError> {
         [document] => Ok(node(document, &file)),
         [_, second, ..] => Err(ConfigError::new(
             "a configuration file holds one document",
-            Place(At::Span(file, span(second))),
+            Place::new(At::Span(file, span(second))),
             "put the second document into a file of its own and name both: --config A --config B",
         )),
     }
@@ -254,7 +254,7 @@ fn find_secrets(yaml: &MarkedYaml<'_>, secret: bool, found: &mut Vec<Span>) {
 }
 
 fn node(yaml: &MarkedYaml<'_>, file: &Arc<SourceFile>) -> Node {
-    let place = Place(At::Span(Arc::clone(file), span(yaml)));
+    let place = Place::new(At::Span(Arc::clone(file), span(yaml)));
     let data = match &yaml.data {
         YamlData::Tagged(_, inner) => return node(inner, file),
         YamlData::Value(scalar) => match scalar {
@@ -288,7 +288,7 @@ fn entry(key: &MarkedYaml<'_>, value: &MarkedYaml<'_>, file: &Arc<SourceFile>) -
         _ => "null".to_owned(),
     };
     let mut node = node(value, file);
-    node.key_place = Some(Place(At::Span(Arc::clone(file), span(key))));
+    node.key_place = Some(Place::new(At::Span(Arc::clone(file), span(key))));
     (name, node)
 }
 
