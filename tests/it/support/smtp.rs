@@ -367,8 +367,7 @@ fn accept(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
         while let Ok((stream, _)) = listener.accept().await {
             let _ = stream.set_nodelay(true);
             let mut state = shared.state.lock().unwrap();
-            let number = state.connections.len() + 1;
-            let session = Session::new(Arc::clone(&shared), number);
+            let session = Session::new(Arc::clone(&shared));
             // An error means that the client is gone, which is its right.
             state.connections.push(tokio::spawn(async move {
                 let _ = session.serve(Box::new(stream)).await;

@@ -41,7 +41,6 @@ fn say(text: &str) -> Then {
 /// A conversation under way.
 pub(super) struct Session {
     shared: Arc<Shared>,
-    number: usize,
     encrypted: bool,
     user: Option<String>,
     from: Option<String>,
@@ -49,10 +48,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
-            number,
             encrypted: false,
             user: None,
             from: None,
