@@ -124,6 +124,13 @@ mod tests {
 
     #[cfg(feature = "email")]
     #[test]
+    fn the_configuration_knows_every_sender_and_warns_of_no_other() {
+        let names: Vec<&str> = SENDERS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, crate::config::keys::PROCESSORS);
+    }
+
+    #[cfg(feature = "email")]
+    #[test]
     fn mail_is_sent_where_it_is_configured_or_to_files_when_embedded() {
         let names = |embedded| {
             let services = Services {
