@@ -25,6 +25,10 @@ use tidings::queue::rabbitmq::RabbitQueue;
 use tidings::queue::rabbitmq::RabbitSettings;
 use tidings::topology::CHUNKS;
 use tidings::topology::SUBMISSIONS;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Rabbit;
@@ -461,4 +465,72 @@ async fn a_refused_login_names_the_user_and_not_the_password() {
     let why = timeout(PATIENCE, refused).await.expect("a refusal");
     assert!(why.contains("`nobody`"), "{why}");
     assert!(!why.contains("s3cret"), "{why}");
+}
+
+/// Publishes to the producers' exchange a message whose id is no UTF-8: valid for the broker, and
+/// for no client in Rust.
+async fn post_poison(url: &str, exchange: &str) {
+    let through = url::Url::parse(url).unwrap();
+    let port = through.port().unwrap_or(5672);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut here = through.clone();
+    here.set_port(Some(listener.local_addr().unwrap().port()))
+        .unwrap();
+    let forger = tokio::spawn(async move {
+        let (near, _) = listener.accept().await.unwrap();
+        let (mut from_near, mut to_near) = near.into_split();
+        let far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (mut from_far, mut to_far) = far.into_split();
+        let there = async {
+            let mut buffer = vec![0; 64 << 10];
+            loop {
+                let read = from_near.read(&mut buffer).await.unwrap_or(0);
+                let bytes = &mut buffer[..read];
+                if let Some(at) = bytes.windows(6).position(|six| six == b"FORGED") {
+                    bytes[at..at + 6].fill(0xff);
+                }
+                if read == 0 || to_far.write_all(bytes).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::join!(there, tokio::io::copy(&mut from_far, &mut to_near))
+            .1
+            .unwrap();
+    });
+    let properties = BasicProperties::default().with_message_id("FORGED".into());
+    post_as(here.as_str(), exchange, "", properties)
+        .await
+        .unwrap();
+    forger.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_cannot_even_be_read_stops_no_queue() {
+    let harness = Rabbit::start().await;
+    let queue = &harness.queue;
+    let submit = format!("{}.submit", harness.settings.prefix);
+    post_poison(&harness.settings.url, &submit).await;
+    publish(queue, vec![message(SUBMISSIONS, "behind it")]).await;
+    let mut intake = consumer(queue, SUBMISSIONS).await;
+    let mut dead = consumer(queue, DEAD).await;
+    let undertaker = tokio::spawn(async move { dead.take(1).await });
+    let taken = take(&mut intake, 1).await;
+    assert_eq!(taken[0].id, "behind it");
+    complete(&mut intake, taken).await;
+    let parked = async {
+        loop {
+            // The connection comes and goes until it is parked.
+            let depths = queue.depths().await.unwrap_or_default();
+            if let Some(depth) = depths.iter().find(|depth| depth.key == "dead.unreadable") {
+                return depth.ready;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    assert_eq!(timeout(PATIENCE, parked).await.expect("parked"), 1);
+    undertaker.abort();
+    publish(queue, vec![message(SUBMISSIONS, "afterwards")]).await;
+    assert_eq!(take(&mut intake, 1).await[0].id, "afterwards");
+    harness.stop().await;
 }
