@@ -42,6 +42,14 @@ pub const HEADER_PRODUCER: &str = "tidings-producer";
 /// Header of a message that was put back from the dead letters: how often.
 pub const HEADER_REPLAYS: &str = "tidings-replays";
 
+/// Header of a filed dead letter: the id it was published under, so that a producer's key is the
+/// same when it is put back.
+pub const HEADER_MESSAGE: &str = "tidings-message";
+
+/// Most bytes of [`HEADER_DETAIL`]. All headers of a message share one frame with its properties
+/// (128 KiB by default); a message that does not fit in could never be published, nor given up.
+pub const DETAIL_BYTES_MAX: usize = 2 << 10;
+
 /// The queue where dead letters wait to be filed.
 pub const DEAD: &str = "dead";
 
@@ -196,7 +204,7 @@ impl Received {
         dead.headers
             .insert(HEADER_REASON.to_owned(), reason.as_str().to_owned());
         dead.headers
-            .insert(HEADER_DETAIL.to_owned(), detail.to_owned());
+            .insert(HEADER_DETAIL.to_owned(), cut(detail, DETAIL_BYTES_MAX));
         dead.headers
             .insert(HEADER_TRIES.to_owned(), tries.to_string());
         dead.reply = None;
@@ -216,6 +224,18 @@ impl Received {
             reply: self.reply,
         }
     }
+}
+
+/// The beginning of a text that is longer than `limit` bytes, with a mark that it goes on.
+fn cut(text: &str, limit: usize) -> String {
+    if text.len() <= limit {
+        return text.to_owned();
+    }
+    let mut end = limit.saturating_sub('…'.len_utf8());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
 }
 
 /// Why the queue did not do what it was asked.
@@ -316,4 +336,23 @@ pub trait Consumer: Send {
 
     /// Publishes what follows in one confirm window, then acknowledges.
     async fn finish(&mut self, ended: Vec<Ended>) -> Result<(), QueueError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_never_outgrows_the_frame_of_its_headers() {
+        let receipt = Receipt { lane: 0, tag: 1 };
+        let message = Message::new("chunks", "one", "{}");
+        let received = Received::new(message, receipt, 0);
+        let ended = received.dead_letter(Reason::Invalid, &"é".repeat(1 << 20));
+        let detail = &ended.next[0].headers[HEADER_DETAIL];
+        assert!(
+            detail.len() <= DETAIL_BYTES_MAX && detail.ends_with("é…"),
+            "{detail}"
+        );
+        assert_eq!(cut("short", DETAIL_BYTES_MAX), "short");
+    }
 }

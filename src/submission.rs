@@ -24,6 +24,13 @@ pub const TEXT_CHARS_MAX: usize = 255;
 /// Longest idempotency key, in bytes of visible ASCII.
 pub const KEY_BYTES_MAX: usize = 255;
 
+/// Most faults that are told: a list of a million numbers has a million, and the answer must not
+/// be larger than the question.
+pub const FAULTS_MAX: usize = 100;
+
+/// So many of them are in the message too; the rest is counted there.
+const FAULTS_IN_MESSAGE: usize = 10;
+
 /// A fault of one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
@@ -39,7 +46,7 @@ pub struct Fault {
 pub struct Invalid {
     /// One sentence for a person.
     pub message: String,
-    /// Every fault found.
+    /// Every fault found, up to [`FAULTS_MAX`].
     pub faults: Vec<Fault>,
 }
 
@@ -50,12 +57,26 @@ impl Invalid {
     }
 
     fn of(faults: Vec<Fault>) -> Self {
-        let message = faults
+        let mut words: Vec<String> = faults
             .iter()
+            .take(FAULTS_IN_MESSAGE)
             .map(|fault| format!("{} {}", fault.pointer, fault.message))
-            .collect::<Vec<_>>()
-            .join("; ");
+            .collect();
+        if FAULTS_IN_MESSAGE < faults.len() {
+            words.push(format!("and {} more", faults.len() - FAULTS_IN_MESSAGE));
+        }
+        let message = words.join("; ");
         Self { message, faults }
+    }
+
+    /// The message, with the field of the first fault where the peer's words do not name it.
+    pub fn with_place(&self) -> String {
+        match self.faults.first() {
+            Some(fault) if !self.message.contains(&fault.pointer) => {
+                format!("{} (at {})", self.message, fault.pointer)
+            }
+            _ => self.message.clone(),
+        }
     }
 
     fn one(message: String, pointer: &str, detail: &str) -> Self {
@@ -246,6 +267,19 @@ mod tests {
     fn pointers(body: Value) -> Vec<String> {
         let faults = Draft::parse(&body).unwrap_err().faults;
         faults.into_iter().map(|fault| fault.pointer).collect()
+    }
+
+    #[test]
+    fn a_body_of_nothing_but_faults_gets_an_answer_of_bounded_size() {
+        for one in [json!(1), json!("not a ref")] {
+            let refs = vec![one; 10_000];
+            let body = json!({"recipients": {"type": "entity", "entityRef": refs},
+                "payload": {"title": "t"}});
+            let invalid = Draft::parse(&body).unwrap_err();
+            assert_eq!(invalid.faults.len(), FAULTS_MAX);
+            assert!(invalid.message.len() < 2_000, "{}", invalid.message);
+            assert!(invalid.with_place().contains("#/recipients/entityRef/0"));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::failure::Kind;
 use crate::failure::Reason;
 use crate::queue::HEADER_DETAIL;
+use crate::queue::HEADER_MESSAGE;
 use crate::queue::HEADER_REASON;
 use crate::queue::HEADER_REPLAYS;
 use crate::queue::HEADER_STAGE;
@@ -92,6 +93,10 @@ fn letter(message: &Received, now: Timestamp) -> DeadLetter {
     } else {
         Vec::new()
     };
+    let mut headers = message.headers.clone();
+    if !message.id.is_empty() {
+        headers.insert(HEADER_MESSAGE.to_owned(), message.id.clone());
+    }
     DeadLetter {
         id: 0,
         message: identity(message, &stage),
@@ -117,7 +122,7 @@ fn letter(message: &Received, now: Timestamp) -> DeadLetter {
             message.producer().map(str::to_owned)
         },
         deliveries,
-        headers: message.headers.clone(),
+        headers,
         body: message.body.to_vec(),
         replayed_at: None,
     }

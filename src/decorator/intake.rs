@@ -66,7 +66,7 @@ impl Work for Intake {
                 Ok(parcel) => parcels.push((index, parcel)),
                 Err(Refusal::Invalid(invalid)) => {
                     self.refuse(message, &invalid).await;
-                    let failure = Failure::permanent(Reason::Invalid, invalid.to_string());
+                    let failure = Failure::permanent(Reason::Invalid, invalid.with_place());
                     verdicts.set(index, Verdict::Fail(failure));
                 }
                 Err(Refusal::Failed(failure)) => verdicts.fail(index, failure)?,
@@ -144,7 +144,12 @@ impl Intake {
     async fn refuse(&self, message: &Received, invalid: &Invalid) {
         metrics::counter!(metric::SUBMISSIONS, "origin" => "", "outcome" => "invalid").increment(1);
         if let Some(reply) = &message.reply {
-            let submission = read_ours(message).ok().map(|one| one.header.id);
+            // A producer's own body may claim any id.
+            let ours = message
+                .producer()
+                .is_none()
+                .then(|| read_ours(message).ok());
+            let submission = ours.flatten().map(|one| one.header.id);
             let answer = Reply::invalid(submission, invalid.clone());
             if let Ok(body) = super::to_body(&answer) {
                 self.0.queue.answer(reply, body.into()).await;

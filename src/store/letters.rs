@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::failure::Reason;
 use crate::queue::HEADER_DETAIL;
+use crate::queue::HEADER_MESSAGE;
 use crate::queue::HEADER_REASON;
 use crate::queue::HEADER_REPLAYS;
 use crate::queue::HEADER_STAGE;
@@ -95,9 +96,10 @@ impl DeadLetter {
             .and_then(|count| count.parse().ok());
         let replays = replays.unwrap_or(0_u32) + 1;
         headers.insert(HEADER_REPLAYS.to_owned(), replays.to_string());
-        let id = match self.submission {
-            Some(submission) => submission.to_string(),
-            None => format!("replay-of-{}", self.id),
+        let id = match (headers.remove(HEADER_MESSAGE), self.submission) {
+            (Some(id), _) => id,
+            (None, Some(submission)) => submission.to_string(),
+            (None, None) => format!("replay-of-{}", self.id),
         };
         Message {
             headers,

@@ -3,6 +3,7 @@
 use serde_json::Map;
 use serde_json::Value;
 
+use super::FAULTS_MAX;
 use super::Fault;
 use super::Invalid;
 use super::TEXT_CHARS_MAX;
@@ -35,6 +36,9 @@ struct Faults(Vec<Fault>);
 
 impl Faults {
     fn add(&mut self, pointer: &str, message: impl Into<String>) {
+        if FAULTS_MAX <= self.0.len() {
+            return;
+        }
         self.0.push(Fault {
             pointer: pointer.to_owned(),
             message: message.into(),
@@ -205,6 +209,7 @@ fn check_refs(recipients: &Recipients, single: bool) -> Result<(), Invalid> {
             };
             Some(Fault { pointer, message })
         })
+        .take(FAULTS_MAX)
         .collect();
     match faults.first() {
         None => Ok(()),

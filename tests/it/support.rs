@@ -2,6 +2,8 @@
 
 pub(crate) mod app;
 pub(crate) mod postgres;
+pub(crate) mod producer;
 pub(crate) mod rabbitmq;
+pub(crate) mod servers;
 pub(crate) mod smtp;
 pub(crate) mod store;

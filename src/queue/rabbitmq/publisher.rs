@@ -178,6 +178,13 @@ impl Publisher {
 
     /// Answers, if that is easily done.
     pub(super) fn answer(&self, to: &ReplyTo, body: Bytes) {
+        if self.topology.is_work(&to.address) {
+            tracing::debug!(
+                to.address,
+                "no queue of ours takes replies: one was dropped"
+            );
+            return;
+        }
         let properties = BasicProperties::default().with_correlation_id(short(&to.correlation));
         self.hint(String::new(), &to.address, properties, body);
     }

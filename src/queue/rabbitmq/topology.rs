@@ -94,6 +94,13 @@ impl Topology {
             .unwrap_or(name)
     }
 
+    /// Whether a queue of this name is for work or waits. A producer names the queue of its reply
+    /// itself; without this it could have us write where it may not.
+    pub(super) fn is_work(&self, name: &str) -> bool {
+        let key = self.key(name);
+        key != name && !key.starts_with("replies.")
+    }
+
     /// Makes everything, where the user may; else checks that it is there.
     pub(super) async fn ensure(&self, live: &Live) -> Result<(), QueueError> {
         let channel = live.channel().await?;

@@ -33,6 +33,13 @@ use crate::queue::ReplyTo;
 /// AMQP's mark of a message that survives a restart.
 const PERSISTENT: u8 = 2;
 
+/// Most bytes of a producer's own headers that are carried along; of more, none is.
+const PRODUCER_HEADERS_MAX: usize = 16 << 10;
+
+/// Headers by which a publisher adds routing keys. Published again they would send the message to
+/// queues that its producer may not write to, or, as the texts we make of them, be refused.
+const ROUTING: [&str; 2] = ["CC", "BCC"];
+
 /// AMQP's short string: 255 bytes at most. What is longer is cut, at a character.
 pub(super) fn short(text: &str) -> ShortString {
     let mut end = text.len().min(usize::from(u8::MAX));
@@ -80,6 +87,14 @@ pub(super) fn received(
     if exchange == topology.submit() {
         // A producer says nothing in our name.
         headers.retain(|name, _| !name.starts_with("tidings-"));
+        // What it says must leave room for what we add: see DETAIL_BYTES_MAX.
+        let bytes: usize = headers
+            .iter()
+            .map(|(name, text)| name.len() + text.len())
+            .sum();
+        if PRODUCER_HEADERS_MAX < bytes {
+            headers.clear();
+        }
         let user = word(properties.user_id());
         headers.insert(HEADER_PRODUCER.to_owned(), user);
     }
@@ -109,12 +124,12 @@ fn word(property: &Option<ShortString>) -> String {
         .unwrap_or_default()
 }
 
-/// The headers as text, without the broker's own: published again, its record of deaths would
-/// make it see a circle and drop the message.
+/// The headers as text, without those that steer the broker: published again, its record of deaths
+/// would make it see a circle and drop the message.
 fn texts(table: &FieldTable) -> Headers {
     table
         .into_iter()
-        .filter(|(name, _)| !name.as_str().starts_with("x-"))
+        .filter(|(name, _)| !name.as_str().starts_with("x-") && !ROUTING.contains(&name.as_str()))
         .map(|(name, value)| (name.to_string(), as_text(value)))
         .collect()
 }

@@ -94,6 +94,11 @@ impl Process {
     /// Kills it at once, as the kernel would, and starts it again.
     pub(crate) fn kill_and_restart(&mut self) {
         self.kill();
+        self.start_again();
+    }
+
+    /// Starts it again, once it has ended.
+    pub(crate) fn start_again(&mut self) {
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
         let fresh = Self::start(self.binary, &args, &self.dir.clone());
         *self = fresh;
@@ -318,8 +323,17 @@ pub(crate) struct App {
     pub(crate) smtp: Smtp,
     // Removed last.
     _database: Option<Database>,
-    _broker: Option<Topology>,
+    broker: Option<Topology>,
     dir: tempfile::TempDir,
+}
+
+/// The lines under `tidings` that name the servers. The broker user of the test's producer is its
+/// prefix.
+fn backend(queue: &RabbitSettings, store: &str) -> String {
+    let RabbitSettings { url, prefix, .. } = queue;
+    format!(
+        "  queue: {{ url: \"{url}\", prefix: {prefix}, origins: {{ guest: external:guest, {prefix}: external:producer }} }}\n  store: {{ url: \"{store}\" }}\n"
+    )
 }
 
 /// Deletes what a test declared on the shared broker.
@@ -366,18 +380,37 @@ impl App {
 
     async fn distributed(processes: &[(&'static str, &[&str])]) -> Self {
         let database = Database::create().await;
-        let url = super::rabbitmq::shared_url();
-        let settings = super::rabbitmq::settings(&url, &STEPS);
-        let prefix = &settings.prefix;
-        let lines = format!(
-            "  queue: {{ url: \"{url}\", prefix: {prefix}, origins: {{ guest: external:guest }} }}\n  store: {{ url: \"{}\" }}\n",
-            database.url()
-        );
+        let settings = super::rabbitmq::settings(&super::rabbitmq::shared_url(), &STEPS);
+        let lines = backend(&settings, &database.url());
         let broker = Topology(settings);
         Self::start(&lines, Some(database), Some(broker), processes).await
     }
 
+    /// On servers of the test's own, which need not be up: nothing is waited for.
+    pub(crate) async fn on_servers(
+        queue: &str,
+        store: &str,
+        processes: &[(&'static str, &[&str])],
+    ) -> Self {
+        let settings = super::rabbitmq::settings(queue, &STEPS);
+        let lines = backend(&settings, store);
+        let shared = std::env::var("AMQP_URL").is_ok_and(|url| url == queue);
+        let broker = shared.then_some(Topology(settings));
+        Self::launch(&lines, None, broker, processes).await
+    }
+
     async fn start(
+        backend: &str,
+        database: Option<Database>,
+        broker: Option<Topology>,
+        processes: &[(&'static str, &[&str])],
+    ) -> Self {
+        let app = Self::launch(backend, database, broker, processes).await;
+        app.until_ready().await;
+        app
+    }
+
+    async fn launch(
         backend: &str,
         database: Option<Database>,
         broker: Option<Topology>,
@@ -411,17 +444,27 @@ impl App {
         let api = Api::new(&processes[0].address, &dir.path().join("data"));
         let ingest = processes.get(1).unwrap_or(&processes[0]);
         let ingest = Api::new(&ingest.address, &dir.path().join("data"));
-        let app = Self {
+        Self {
             processes,
             api,
             ingest,
             smtp,
             _database: database,
-            _broker: broker,
+            broker,
             dir,
-        };
-        app.until_ready().await;
-        app
+        }
+    }
+
+    /// Begins the names of what it has on the shared broker.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.broker.as_ref().unwrap().0.prefix
+    }
+
+    /// Rewrites its configuration, for processes that are started from now on.
+    pub(crate) fn configure(&self, change: impl FnOnce(String) -> String) {
+        let file = self.dir.path().join("tidings.yaml");
+        let config = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(file, change(config)).unwrap();
     }
 
     /// Waits until every process says that it could do its work.

@@ -106,6 +106,33 @@ fn ctl(dir: &std::path::Path, args: &[&str]) -> String {
     servers(&[&["ctl", &dir.to_string_lossy()], args].concat())
 }
 
+/// Makes a user who may submit notifications below `prefix` on the shared broker, by
+/// `deploy/rabbitmq/setup`; returns its URL. `None`, with a word on stderr, where that broker is
+/// not ours to make users on.
+pub(crate) async fn producer(prefix: &str, name: &str) -> Option<String> {
+    let Some(dir) = std::env::var_os("TIDINGS_TEST_BROKER") else {
+        eprintln!("skipped: AMQP_URL names a broker where this test may make no users");
+        return None;
+    };
+    let ctl = format!(
+        "{} ctl {}",
+        script("tests/servers").display(),
+        PathBuf::from(dir).display()
+    );
+    let args = ["--vhost", "/", "--prefix", prefix, "producer", name];
+    let mut setup = tokio::process::Command::new(script("deploy/rabbitmq/setup"));
+    let done = setup.args(args).env("RABBITMQCTL", ctl).output().await;
+    let done = done.unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "setup {args:?}: {said}");
+    let line = String::from_utf8(done.stdout).unwrap();
+    let password = line.trim().strip_prefix(name).unwrap().trim();
+    let mut url = url::Url::parse(&shared_url()).unwrap();
+    url.set_username(name).unwrap();
+    url.set_password(Some(password)).unwrap();
+    Some(url.into())
+}
+
 fn servers(args: &[&str]) -> String {
     let done = Command::new(script("tests/servers"))
         .args(args)
