@@ -98,10 +98,14 @@ async fn bind_one(address: SocketAddr, key: &str) -> Result<TcpListener, StartEr
         };
         let mut other = address;
         other.set_port(address.port().saturating_add(100));
+        let flag = match key {
+            "tidings.admin.listen" => "--admin-listen",
+            _ => "--listen",
+        };
         StartError::new(
             format!("cannot listen on {address}: {why}"),
             key,
-            format!("if that is another Tidings, stop it; or choose: --listen {other}"),
+            format!("if that is another Tidings, stop it; or choose: {flag} {other}"),
         )
     })
 }

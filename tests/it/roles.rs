@@ -218,13 +218,24 @@ async fn distributed_every_role_measures_what_it_does() {
     let app = App::by_role().await;
     app.ingest.send(&to(&[&person(1)], "Measured"), &[]).await;
     app.smtp.wait_for(1).await;
+    let _page = app
+        .api
+        .http()
+        .get(app.api.url("/api/tidings/v1/stream"))
+        .bearer_auth(app.api.user_token(&person(1)))
+        .send()
+        .await
+        .unwrap();
+    let of_decorator = [
+        "tidings_stage_seconds",
+        "tidings_inbox_rows_total",
+        "tidings_queue_ready",
+        "tidings_queue_oldest_seconds",
+    ];
     for (number, names) in [
-        (
-            0,
-            ["tidings_queue_ready", "tidings_streams_open"].as_slice(),
-        ),
+        (0, ["tidings_streams_open"].as_slice()),
         (1, &["tidings_submissions_total"]),
-        (2, &["tidings_stage_seconds", "tidings_inbox_rows_total"]),
+        (2, &of_decorator),
         (4, &["tidings_deliveries_total"]),
     ] {
         // Which of two workers did it is chance.
