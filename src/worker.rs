@@ -110,6 +110,8 @@ impl Worker {
     /// One consumer's life. What it has in hand when it ends with an error comes again.
     async fn consume(&self, backoff: &mut Backoff) -> Result<(), QueueError> {
         let mut consumer = self.queue.consumer(self.lanes.clone()).await?;
+        // Not with the first message alone: on a quiet queue that may never come.
+        self.readiness.well(&self.topic());
         loop {
             let batch = tokio::select! {
                 biased;

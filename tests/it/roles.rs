@@ -436,6 +436,17 @@ async fn distributed_a_broker_that_is_absent_at_the_start_is_waited_for() {
         .await;
         assert!(process.log().contains("not ready"), "{}", process.log());
     }
+    // Long enough that those who consume have given up once: no message will come to tell them
+    // that all is well again.
+    for (number, queue) in [(2, "queue submissions"), (3, "queue deliver.email")] {
+        eventually("the consumers to give up", async || {
+            missing(&app.processes[number])
+                .await
+                .contains(queue)
+                .then_some(())
+        })
+        .await;
+    }
     database.order("start").await;
     broker.order("start").await;
     app.until_ready().await;

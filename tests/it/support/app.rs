@@ -395,7 +395,7 @@ impl App {
         let settings = super::rabbitmq::settings(queue, &STEPS);
         let lines = backend(&settings, store);
         let shared = std::env::var("AMQP_URL").is_ok_and(|url| url == queue);
-        let broker = shared.then_some(Topology(settings));
+        let broker = shared.then(|| Topology(settings));
         Self::launch(&lines, None, broker, processes).await
     }
 
