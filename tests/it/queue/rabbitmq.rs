@@ -1,18 +1,24 @@
 //! The queue on RabbitMQ: the suite of all queues, and what only a broker can do to one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidings::queue::Consumer;
+use tidings::queue::Message;
 use tidings::queue::Queue;
+use tidings::queue::Received;
 use tidings::queue::rabbitmq::RabbitQueue;
 use tidings::queue::rabbitmq::RabbitSettings;
+use tokio::time::timeout;
 
 use super::Harness;
 use super::STEPS;
 use crate::support::rabbitmq as support;
+use crate::support::rabbitmq::PATIENCE;
 use crate::support::rabbitmq::Proxy;
 
 mod broker;
+mod rights;
 
 /// A prefix of its own on the shared broker, through a proxy that can cut it off.
 struct Rabbit {
@@ -59,3 +65,44 @@ impl Harness for Rabbit {
 }
 
 super::conformance!(Rabbit);
+
+fn message(key: &str, id: impl ToString) -> Message {
+    Message::new(key, id.to_string(), "body")
+}
+
+async fn consumer(queue: &RabbitQueue, key: &str) -> Box<dyn Consumer> {
+    queue.consumer(vec![key.to_owned()]).await.unwrap()
+}
+
+async fn take(consumer: &mut Box<dyn Consumer>, max: usize) -> Vec<Received> {
+    let taken = timeout(PATIENCE, consumer.take(max)).await;
+    taken.expect("messages in time").unwrap()
+}
+
+async fn complete(consumer: &mut Box<dyn Consumer>, taken: Vec<Received>) {
+    let ended = taken.into_iter().map(|one| one.complete(vec![])).collect();
+    consumer.finish(ended).await.unwrap();
+}
+
+/// Publishes until it is confirmed, as callers must.
+async fn publish(queue: &RabbitQueue, messages: Vec<Message>) {
+    let confirmed = async {
+        while queue.publish(messages.clone()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, confirmed).await.expect("confirmed");
+}
+
+/// Waits until `ready` refuses in these words.
+async fn trouble(queue: &RabbitQueue, words: &str) {
+    let refused = async {
+        loop {
+            match queue.ready().await {
+                Err(error) if error.to_string().contains(words) => return,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, refused).await.expect("trouble");
+}
