@@ -9,6 +9,7 @@ use tidings::runner::StartError;
 use crate::client::ClientArgs;
 use crate::client::FAILED;
 use crate::client::error_at;
+use crate::out::say;
 use crate::words;
 
 /// Copy everything to a file, while Tidings runs.
@@ -53,10 +54,10 @@ pub(crate) async fn run(args: &BackupArgs) -> Result<ExitCode, StartError> {
         told["file"] = json!(file);
     }
     if args.client.json {
-        println!("{told}");
+        say!("{told}");
     } else {
         let bytes = told["bytes"].as_u64().unwrap_or(0);
-        println!("{}", told["file"].as_str().unwrap_or_default());
+        say!("{}", told["file"].as_str().unwrap_or_default());
         eprintln!(
             "{} bytes. To restore: stop Tidings, put it in place of tidings.sqlite in the data directory, start.",
             words::grouped(bytes)

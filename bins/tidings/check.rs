@@ -16,6 +16,7 @@ use tidings::runner::process::ProcessArgs;
 
 use crate::client::CONFIG;
 use crate::client::FAILED;
+use crate::out;
 use crate::paint::Paint;
 use crate::words;
 
@@ -74,9 +75,9 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode, StartError> {
             .findings
             .extend(config.warnings().iter().map(warning));
         if args.json {
-            print!("{}", report.lines());
+            out::put(report.lines());
         } else {
-            print!("{}", report.text(Paint::stdout(), args.mend));
+            out::put(report.text(Paint::stdout(), args.mend));
         }
         Ok(report.code())
     })

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
+use crate::out;
+
 /// Print completions for a shell.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
@@ -17,6 +19,8 @@ pub(crate) struct CompletionsArgs {
 /// Prints them.
 pub(crate) fn run(args: &CompletionsArgs) -> ExitCode {
     let mut command = crate::Cli::command();
-    clap_complete::generate(args.shell, &mut command, "tidings", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "tidings", &mut script);
+    out::put(String::from_utf8_lossy(&script));
     ExitCode::SUCCESS
 }

@@ -14,9 +14,13 @@ use tidings::time::Timestamp;
 use crate::client::Client;
 use crate::client::ClientArgs;
 use crate::client::IN_PART;
+use crate::client::REFUSED;
 use crate::client::USAGE;
 use crate::client::error_at;
 use crate::client::strange;
+use crate::out;
+use crate::out::plain_lines;
+use crate::out::say;
 use crate::paint::Paint;
 use crate::table::Table;
 use crate::words;
@@ -148,9 +152,9 @@ async fn list(
     let told = client.get(&["dead-letters"], &query).await?;
     let letters = told["deadLetters"].as_array().cloned().unwrap_or_default();
     if as_json {
-        letters.iter().for_each(|letter| println!("{letter}"));
+        letters.iter().for_each(|letter| say!("{letter}"));
     } else {
-        print!("{}", overview(&letters, Timestamp::now(), Paint::stdout()));
+        out::put(overview(&letters, Timestamp::now(), Paint::stdout()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -222,32 +226,32 @@ async fn show(
         letter.body = mask(&letter.body);
     }
     if as_json {
-        println!("{}", json!(letter));
+        say!("{}", json!(letter));
         return Ok(ExitCode::SUCCESS);
     }
-    println!("Dead letter {}\n", letter.id);
-    println!("Stage       {}", letter.stage);
-    println!("Reason      {}: {}", letter.reason, letter.detail);
-    println!("Tries       {}", letter.tries);
-    println!("Died        {}", words::moment(letter.died_at));
+    say!("Dead letter {}\n", letter.id);
+    say!("Stage       {}", letter.stage);
+    say!("Reason      {}: {}", letter.reason, letter.detail);
+    say!("Tries       {}", letter.tries);
+    say!("Died        {}", words::moment(letter.died_at));
     if let Some(submission) = letter.submission {
-        println!("Submission  {submission}");
+        say!("Submission  {submission}");
     }
     if let Some(origin) = &letter.origin {
-        println!("Origin      {origin}");
+        say!("Origin      {origin}");
     }
     if let Some(at) = letter.replayed_at {
-        println!("Put back    {}", words::moment(at));
+        say!("Put back    {}", words::moment(at));
     }
     for (name, value) in &letter.headers {
-        println!("Header      {name}: {value}");
+        say!("Header      {name}: {}", value);
     }
     let body = serde_json::from_slice::<Value>(&letter.body)
         .and_then(|body| serde_json::to_string_pretty(&words::cleaned(body)))
         .unwrap_or_else(|_| String::from_utf8_lossy(&letter.body).into_owned());
-    println!("\n{body}");
+    say!("\n{}", plain_lines(&body));
     if !payload {
-        println!("\nThe content is masked; --payload shows it.");
+        say!("\nThe content is masked; --payload shows it.");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -311,10 +315,11 @@ impl Settle {
         }
         let client = self.client.connect()?;
         let told = client.post(&["dead-letters", what], &body).await?;
+        let count = told["count"].as_u64().unwrap_or(0);
+        let missing = missing(&self.ids, &told["ids"]);
         if self.client.json {
-            println!("{told}");
-        } else {
-            let count = told["count"].as_u64().unwrap_or(0);
+            say!("{told}");
+        } else if count > 0 || missing.is_empty() {
             let letters = words::count(count, "dead letter", "dead letters");
             let done = match (what, self.dry_run) {
                 ("replay", true) => "would be put back",
@@ -322,20 +327,39 @@ impl Settle {
                 (_, true) => "would be dropped",
                 (_, false) => "dropped",
             };
-            println!("{letters} {done}.");
+            say!("{letters} {done}.");
         }
-        let missing = !self.ids.is_empty() && told["count"].as_u64() < Some(self.ids.len() as u64);
-        Ok(if missing {
-            ExitCode::from(IN_PART)
-        } else {
-            ExitCode::SUCCESS
-        })
+        if missing.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error_at(
+            if count > 0 { IN_PART } else { REFUSED },
+            format!("there is no dead letter {}", missing.join(", ")),
+            &format!("tidings dead {what}"),
+            "`tidings dead list` shows them; one that was put back is not put back again",
+        ))
     }
+}
+
+/// Those that were asked for by number and are not among what was settled.
+fn missing(asked: &[i64], settled: &Value) -> Vec<String> {
+    let settled = settled.as_array().map(Vec::as_slice).unwrap_or_default();
+    asked
+        .iter()
+        .filter(|id| !settled.contains(&json!(id)))
+        .map(i64::to_string)
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_that_were_not_there_are_named_once_each_that_was_is_not() {
+        assert_eq!(missing(&[1, 2, 2, 9], &json!([2, 1])), ["9"]);
+        assert_eq!(missing(&[], &json!([2, 1])), [""; 0]);
+    }
 
     #[test]
     fn content_is_covered_and_identity_is_not() {

@@ -12,6 +12,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::out;
+use crate::out::plain;
 use crate::paint::Paint;
 use crate::words;
 
@@ -42,12 +44,12 @@ pub(crate) async fn follow(mut events: Receiver<Event>, stop: CancellationToken)
             () = wait => {}
             () = stop.cancelled() => break,
         }
-        print!("{}", lines.told(Instant::now()));
+        out::put(lines.told(Instant::now()));
     }
     while let Ok(event) = events.try_recv() {
         lines.take(&event, Instant::now());
     }
-    print!("{}", lines.rest());
+    out::put(lines.rest());
 }
 
 /// What has happened and is not told yet, oldest first.
@@ -296,13 +298,6 @@ fn line(crowd: &Crowd, paint: Paint) -> String {
 const SKIPPED: &str = "skipped";
 /// What an event says happens now: given up.
 const DEAD: &str = "dead letter";
-
-/// Text from elsewhere, without what a terminal would obey.
-fn plain(text: &str) -> String {
-    text.chars()
-        .map(|char| if char.is_control() { ' ' } else { char })
-        .collect()
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use tidings::notification::EntityRef;
 use tidings::runner::StartError;
 use tidings::time::Timestamp;
 
 use crate::client::ClientArgs;
+use crate::out::say;
 use crate::paint::Paint;
 use crate::words;
 
@@ -16,7 +18,7 @@ use crate::words;
   tidings list --user user:default/ann --unread --limit 5 --json")]
 pub(crate) struct ListArgs {
     /// Whose inbox
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", value_parser = reference)]
     user: String,
     /// Unread alone
     #[arg(long)]
@@ -26,6 +28,11 @@ pub(crate) struct ListArgs {
     limit: u32,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+/// A ref as it was typed: the server knows the spelling.
+fn reference(text: &str) -> Result<String, String> {
+    text.parse::<EntityRef>().map(|_| text.to_owned())
 }
 
 /// Lists it.
@@ -46,7 +53,7 @@ pub(crate) async fn run(args: &ListArgs) -> Result<ExitCode, StartError> {
         .cloned()
         .unwrap_or_default();
     if args.client.json {
-        rows.iter().for_each(|row| println!("{row}"));
+        rows.iter().for_each(|row| say!("{row}"));
         return Ok(ExitCode::SUCCESS);
     }
     let paint = Paint::stdout();
@@ -63,7 +70,7 @@ pub(crate) async fn run(args: &ListArgs) -> Result<ExitCode, StartError> {
         };
         let severity = text(&payload["severity"]);
         let mark = if row["read"].is_null() { "•" } else { " " };
-        println!(
+        say!(
             "{mark} {:>8}  {severity:<8}  {:<24}  {title}",
             words::ago(when, now),
             text(&row["origin"])

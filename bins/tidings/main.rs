@@ -8,6 +8,7 @@ mod dead;
 mod events;
 mod list;
 mod migrate;
+mod out;
 mod paint;
 mod render;
 mod screen;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::Subcommand;
+use clap::error::ErrorKind;
 use tidings::runner::StartError;
 use tidings::runner::VERSION;
 use tidings::runner::process::block_on;
@@ -58,30 +60,48 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::from(error.code)
-        }
-    }
+    let result = match Cli::try_parse() {
+        Ok(cli) => run(cli.command),
+        // Help and the version are results, and a bare `tidings` wants help.
+        Err(error) if !error.use_stderr() || error.kind() == HELP_INSTEAD => error.exit(),
+        Err(error) => Err(out::usage(&error)),
+    };
+    result.unwrap_or_else(|error| {
+        out::complain(&error);
+        ExitCode::from(error.code)
+    })
 }
+
+/// The command line stops where a command is expected.
+const HELP_INSTEAD: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
 
 fn run(command: Command) -> Result<ExitCode, StartError> {
     match command {
         Command::Up(args) => up::run(&args),
-        Command::Send(args) => block_on(send::run(&args)),
-        Command::List(args) => block_on(list::run(&args)),
-        Command::Trace(args) => block_on(trace::run(&args)),
-        Command::Status(args) => block_on(status::run(&args)),
-        Command::Dead(args) => block_on(dead::run(&args)),
-        Command::Token(args) => block_on(token::run(&args)),
+        Command::Send(args) => asked(send::run(&args)),
+        Command::List(args) => asked(list::run(&args)),
+        Command::Trace(args) => asked(trace::run(&args)),
+        Command::Status(args) => asked(status::run(&args)),
+        Command::Dead(args) => asked(dead::run(&args)),
+        Command::Token(args) => asked(token::run(&args)),
         Command::UserToken(args) => user_token::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Migrate(args) => migrate::run(&args),
-        Command::Backup(args) => block_on(backup::run(&args)),
+        Command::Backup(args) => asked(backup::run(&args)),
         Command::Completions(args) => Ok(completions::run(&args)),
     }
+}
+
+/// Runs a command that asks a server, until it is done or somebody presses Ctrl-C.
+fn asked(
+    command: impl Future<Output = Result<ExitCode, StartError>>,
+) -> Result<ExitCode, StartError> {
+    block_on(async {
+        tokio::select! {
+            result = command => result,
+            Ok(()) = tokio::signal::ctrl_c() => Ok(ExitCode::from(client::INTERRUPTED)),
+        }
+    })
 }
 
 #[cfg(test)]

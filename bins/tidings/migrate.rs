@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::out::say;
 use tidings::runner::StartError;
 use tidings::runner::process;
 use tidings::runner::process::ProcessArgs;
@@ -22,7 +23,7 @@ pub(crate) struct MigrateArgs {
 pub(crate) fn run(args: &MigrateArgs) -> Result<ExitCode, StartError> {
     let settings = args.process.load("tidings.listen")?.settings()?;
     process::block_on(async {
-        println!("{}", process::migrate(&settings).await?);
+        say!("{}", process::migrate(&settings).await?);
         Ok(ExitCode::SUCCESS)
     })
 }

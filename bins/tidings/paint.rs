@@ -18,6 +18,12 @@ impl Paint {
         Self(wanted && std::io::stdout().is_terminal())
     }
 
+    /// For standard error.
+    pub(crate) fn stderr() -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self(wanted && std::io::stderr().is_terminal())
+    }
+
     /// Without colour.
     #[cfg(test)]
     pub(crate) const fn never() -> Self {
@@ -53,6 +59,11 @@ impl Paint {
 
     pub(crate) fn yellow(self, text: &str) -> String {
         self.with(AnsiColor::Yellow.on_default(), text)
+    }
+
+    /// What an error begins with.
+    pub(crate) fn alarm(self, text: &str) -> String {
+        self.with(AnsiColor::Red.on_default().bold(), text)
     }
 
     pub(crate) fn green(self, text: &str) -> String {

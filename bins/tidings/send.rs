@@ -1,7 +1,6 @@
 //! `tidings send`: one notification, from flags or JSON on stdin.
 
 use std::io::IsTerminal as _;
-use std::io::Read as _;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::time::Instant;
@@ -22,6 +21,7 @@ use crate::client::NO_ANSWER;
 use crate::client::USAGE;
 use crate::client::error_at;
 use crate::client::strange;
+use crate::out::say;
 use crate::render;
 use crate::words;
 
@@ -38,13 +38,14 @@ const PAUSE: Duration = Duration::from_millis(50);
   tidings send --to group:default/payments --exclude user:default/bo --title 'Payments is down' \\
       --severity critical --topic incident --link https://status.example.com/42 --key incident-42
   tidings send --broadcast --title 'Maintenance on Sunday'
-  echo '{\"recipients\":{\"type\":\"broadcast\"},\"payload\":{\"title\":\"Hi\"}}' | tidings send --json")]
+  echo '{\"recipients\":{\"type\":\"broadcast\"},\"payload\":{\"title\":\"Hi\"}}' | tidings send
+  tidings send --severity high < notification.json     flags go before what is in it")]
 pub(crate) struct SendArgs {
     /// A person, a group or anything that has an owner; may be repeated
     #[arg(long, value_name = "REF", conflicts_with = "broadcast")]
     to: Vec<String>,
     /// Who does not get it; may be repeated
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", requires = "to")]
     exclude: Vec<String>,
     /// Send to everybody
     #[arg(long)]
@@ -88,7 +89,7 @@ pub(crate) struct SendArgs {
 /// # Errors
 /// What was wrong with it, or that it was refused.
 pub(crate) async fn run(args: &SendArgs) -> Result<ExitCode, StartError> {
-    let body = args.body()?;
+    let body = args.body(args.piped().await?.as_deref())?;
     let client = args.client.connect()?;
     // The answer to a send is its id; what became of it is asked for afterwards.
     let mut headers = vec![("prefer", "respond-async")];
@@ -104,7 +105,7 @@ pub(crate) async fn run(args: &SendArgs) -> Result<ExitCode, StartError> {
         .unwrap_or_default()
         .to_owned();
     let Some(seconds) = args.wait else {
-        println!(
+        say!(
             "{}",
             if args.client.json {
                 accepted.to_string()
@@ -116,7 +117,7 @@ pub(crate) async fn run(args: &SendArgs) -> Result<ExitCode, StartError> {
     };
     if !args.client.json {
         // The id is the result; what follows is talk, so that `ID=$(tidings send …)` works.
-        println!(
+        say!(
             "{}",
             if std::io::stdout().is_terminal() {
                 format!("accepted  {id}")
@@ -152,37 +153,59 @@ impl SendArgs {
         error
     }
 
-    /// The submission: from the flags, or from stdin where no flag says what to send.
-    fn body(&self) -> Result<Value, StartError> {
-        let usage = |message: &str, place: &str, help: &str| error_at(USAGE, message, place, help);
-        if self.is_piped() {
-            let mut text = String::new();
-            let read = std::io::stdin().read_to_string(&mut text);
-            read.map_err(|error| usage(&error.to_string(), "stdin", "pipe one JSON object in"))?;
-            return serde_json::from_str(&text).map_err(|error| {
-                usage(
-                    &format!("not JSON: {error}"),
-                    "stdin",
-                    "pipe one JSON object in: {\"recipients\":…,\"payload\":{\"title\":…}}",
-                )
-            });
+    /// What stdin holds, where it is what is to be sent.
+    async fn piped(&self) -> Result<Option<String>, StartError> {
+        if !self.is_piped() {
+            return Ok(None);
         }
-        let recipients = match (self.broadcast, self.to.is_empty()) {
-            (true, _) => json!({"type": "broadcast"}),
-            (false, false) if self.exclude.is_empty() => {
-                json!({"type": "entity", "entityRef": self.to})
-            }
-            (false, false) => {
-                json!({"type": "entity", "entityRef": self.to, "excludeEntityRef": self.exclude})
-            }
-            (false, true) => {
-                return Err(usage(
-                    "nobody to send to",
-                    "--to",
-                    "name somebody: --to user:default/ann, or --broadcast",
-                ));
-            }
+        // In a thread of its own, so that Ctrl-C is heard while nothing comes.
+        let read = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin())).await;
+        let text = match read {
+            Ok(Ok(text)) => text,
+            Ok(Err(error)) => return Err(not_piped(&error.to_string())),
+            Err(error) => return Err(not_piped(&error.to_string())),
         };
+        Ok(Some(text).filter(|text| !text.trim().is_empty()))
+    }
+
+    /// The submission: from the flags alone, or what was piped in with the flags laid over it.
+    fn body(&self, piped: Option<&str>) -> Result<Value, StartError> {
+        let mut body = match piped {
+            Some(text) => serde_json::from_str(text)
+                .map_err(|error| not_piped(&format!("not JSON: {error}")))?,
+            None => json!({"recipients": self.recipients()?, "payload": {}}),
+        };
+        let payload = self.payload()?;
+        if let Some(fields) = body.as_object_mut().filter(|_| !payload.is_empty()) {
+            let under = fields.entry("payload").or_insert_with(|| json!({}));
+            if let Some(under) = under.as_object_mut() {
+                under.extend(payload);
+            }
+        }
+        Ok(body)
+    }
+
+    fn recipients(&self) -> Result<Value, StartError> {
+        if self.broadcast {
+            return Ok(json!({"type": "broadcast"}));
+        }
+        if self.to.is_empty() {
+            return Err(error_at(
+                USAGE,
+                "nobody to send to",
+                "--to",
+                "name somebody: --to user:default/ann, or --broadcast; or pipe the JSON in",
+            ));
+        }
+        let mut recipients = json!({"type": "entity", "entityRef": self.to});
+        if !self.exclude.is_empty() {
+            recipients["excludeEntityRef"] = json!(self.exclude);
+        }
+        Ok(recipients)
+    }
+
+    /// What the flags say of the payload.
+    fn payload(&self) -> Result<Map<String, Value>, StartError> {
         let mut payload = Map::new();
         let severity = self.severity.map(|severity| severity.to_string());
         for (name, value) in [
@@ -199,17 +222,23 @@ impl SendArgs {
             }
         }
         if let Some(metadata) = &self.metadata {
-            let metadata = serde_json::from_str(metadata).map_err(|error| {
-                usage(
-                    &format!("not a JSON object: {error}"),
-                    "--metadata",
-                    "as in '{\"build\": 42}'",
-                )
+            let metadata: Map<String, Value> = serde_json::from_str(metadata).map_err(|error| {
+                let message = format!("not a JSON object: {error}");
+                error_at(USAGE, message, "--metadata", "as in '{\"build\": 42}'")
             })?;
-            payload.insert("metadata".to_owned(), metadata);
+            payload.insert("metadata".to_owned(), json!(metadata));
         }
-        Ok(json!({"recipients": recipients, "payload": payload}))
+        Ok(payload)
     }
+}
+
+fn not_piped(message: &str) -> StartError {
+    error_at(
+        USAGE,
+        message,
+        "stdin",
+        "pipe one JSON object in: {\"recipients\":…,\"payload\":{\"title\":…}}",
+    )
 }
 
 /// Waits for what becomes of it, and says so.
@@ -221,7 +250,7 @@ async fn follow(
 ) -> Result<ExitCode, StartError> {
     let told = wait(client, id, Duration::from_secs(seconds)).await?;
     if as_json && let Some(told) = &told {
-        println!("{told}");
+        say!("{told}");
     }
     let short = words::short(id);
     let late = |what: &str| {
@@ -358,9 +387,23 @@ mod tests {
             "payload": {"title": "t", "description": "d", "link": "/l", "severity": "high",
                 "topic": "o", "scope": "s", "icon": "i", "metadata": {"a": 1}},
         });
-        assert_eq!(args(&line).body().unwrap(), expected);
-        let everybody = args(&["--broadcast", "--title", "t"]).body().unwrap();
+        assert_eq!(args(&line).body(None).unwrap(), expected);
+        let everybody = args(&["--broadcast", "--title", "t"]).body(None).unwrap();
         assert_eq!(everybody["recipients"], json!({"type": "broadcast"}));
+    }
+
+    #[test]
+    fn flags_go_before_what_is_piped_in() {
+        let piped =
+            json!({"recipients": {"type": "broadcast"}, "payload": {"title": "t", "topic": "o"}});
+        let body = |line: &[&str]| args(line).body(Some(&piped.to_string())).unwrap();
+        assert_eq!(body(&[]), piped);
+        let over = body(&["--severity", "high", "--topic", "other"]);
+        let expected = json!({"title": "t", "topic": "other", "severity": "high"});
+        assert_eq!(over["payload"], expected);
+        assert_eq!(over["recipients"], piped["recipients"]);
+        let error = args(&["--title", "t"]).body(None).unwrap_err();
+        assert_eq!((error.code, error.place.as_deref()), (USAGE, Some("--to")));
     }
 
     #[test]

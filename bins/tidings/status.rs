@@ -15,6 +15,7 @@ use crate::client::ClientArgs;
 use crate::client::FAILED;
 use crate::client::INTERRUPTED;
 use crate::client::NO_ANSWER;
+use crate::out;
 use crate::paint::Paint;
 use crate::table::Table;
 use crate::words::ago;
@@ -49,7 +50,7 @@ pub(crate) async fn run(args: &StatusArgs) -> Result<ExitCode, StartError> {
     let client = args.client.connect()?;
     if !args.watch {
         let told = client.get(&["status"], &[]).await?;
-        print!("{}", shown(&told, args));
+        out::put(shown(&told, args));
         return Ok(if is_well(&told) {
             ExitCode::SUCCESS
         } else {
@@ -65,9 +66,9 @@ pub(crate) async fn run(args: &StatusArgs) -> Result<ExitCode, StartError> {
         };
         if std::io::stdout().is_terminal() && !args.client.json {
             // Clears the screen and goes to its first line (ECMA-48).
-            print!("\x1b[2J\x1b[H");
+            out::put("\x1b[2J\x1b[H");
         }
-        print!("{text}");
+        out::put(&text);
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(INTERRUPTED)),

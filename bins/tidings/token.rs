@@ -10,6 +10,8 @@ use tidings::runner::StartError;
 use tidings::time::Timestamp;
 
 use crate::client::ClientArgs;
+use crate::out;
+use crate::out::say;
 use crate::paint::Paint;
 use crate::table::Table;
 use crate::words;
@@ -80,9 +82,9 @@ pub(crate) async fn run(args: &TokenArgs) -> Result<ExitCode, StartError> {
             }
             let told = client.connect()?.post(&["tokens"], &body).await?;
             if client.json {
-                println!("{told}");
+                say!("{told}");
             } else {
-                println!("{}", told["token"].as_str().unwrap_or_default());
+                say!("{}", told["token"].as_str().unwrap_or_default());
                 eprintln!(
                     "keep it: it is not shown again. For {subject}, scope {}.",
                     scope.join(", ")
@@ -93,15 +95,15 @@ pub(crate) async fn run(args: &TokenArgs) -> Result<ExitCode, StartError> {
             let told = client.connect()?.get(&["tokens"], &[]).await?;
             let tokens = told["tokens"].as_array().cloned().unwrap_or_default();
             if client.json {
-                tokens.iter().for_each(|token| println!("{token}"));
+                tokens.iter().for_each(|token| say!("{token}"));
                 return Ok(ExitCode::SUCCESS);
             }
-            print!("{}", table(&tokens).render(Paint::stdout()));
+            out::put(table(&tokens).render(Paint::stdout()));
         }
         Token::Revoke { hash, client } => {
             let told = client.connect()?.delete(&["tokens", hash]).await?;
             let count = told["revoked"].as_u64().unwrap_or(0);
-            println!("{} revoked.", words::count(count, "token", "tokens"));
+            say!("{} revoked.", words::count(count, "token", "tokens"));
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -10,6 +10,8 @@ use crate::client::FAILED;
 use crate::client::USAGE;
 use crate::client::error_at;
 use crate::client::strange;
+use crate::out;
+use crate::out::say;
 use crate::render;
 
 /// Most deliveries that are listed.
@@ -70,29 +72,29 @@ pub(crate) async fn run(args: &TraceArgs) -> Result<ExitCode, StartError> {
     let client = args.client.connect()?;
     let told = client.get(&path, &query).await?;
     if args.client.json {
-        println!("{told}");
+        say!("{told}");
         return Ok(ExitCode::SUCCESS);
     }
     if told["status"] == "dead" {
         let id = &told["dead"][0];
-        println!(
+        say!(
             "Submission  {}",
             told["submission"].as_str().unwrap_or_default()
         );
-        println!(
+        say!(
             "Dead        {}: {}",
             told["reason"].as_str().unwrap_or_default(),
             told["detail"].as_str().unwrap_or_default()
         );
-        println!("\n  look    tidings dead show {id}\n  replay  tidings dead replay {id}");
+        say!("\n  look    tidings dead show {id}\n  replay  tidings dead replay {id}");
         return Ok(ExitCode::from(FAILED));
     }
     let suggestions = told["suggestions"].clone();
     let timeline: Timeline =
         serde_json::from_value(told).map_err(|error| strange(&client, &error))?;
-    print!("{}", render::timeline(&timeline, all));
+    out::put(render::timeline(&timeline, all));
     if let Some(meant) = render::meant(&timeline, &suggestions) {
-        println!("Did you mean {meant}?");
+        say!("Did you mean {meant}?");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::reachable;
 use crate::events;
+use crate::out;
+use crate::out::say;
 use crate::paint::Paint;
 use crate::screen;
 use crate::screen::First;
@@ -88,27 +90,27 @@ async fn watch(running: Running, shown: &Shown<'_>, started: Instant) {
     }
     let paint = Paint::stdout();
     let first = shown.first(&running, &held).await;
-    print!("{}", first.render(paint));
+    out::put(first.render(paint));
     let stop = CancellationToken::new();
     let lines = tokio::spawn(events::follow(running.events.listen(), stop.clone()));
     if ready {
         let took = started.elapsed().as_millis();
-        println!("{} in {took} ms. Ctrl-C stops.\n", paint.bold("Ready"));
+        say!("{} in {took} ms. Ctrl-C stops.\n", paint.bold("Ready"));
         process::told().await;
     } else {
-        println!("{}. Ctrl-C stops.\n", paint.bold("Not ready yet"));
+        say!("{}. Ctrl-C stops.\n", paint.bold("Not ready yet"));
         for (what, why) in running.troubles().await {
-            println!("  waiting for {what}: {why}");
+            say!("  waiting for {what}: {why}");
         }
         until_ready_and_told(&running, paint).await;
     }
 
-    println!("\nStopping: what is in hand is finished first; Ctrl-C again stops at once.");
+    say!("\nStopping: what is in hand is finished first; Ctrl-C again stops at once.");
     let stopping = Instant::now();
     let drained = tokio::select! {
         drained = running.drain(shown.settings.drain) => drained,
         () = process::told() => {
-            println!("Stopped at once; what was in hand comes again at the next start.");
+            say!("Stopped at once; what was in hand comes again at the next start.");
             std::process::exit(130);
         }
     };
@@ -118,7 +120,7 @@ async fn watch(running: Running, shown: &Shown<'_>, started: Instant) {
     let kept = store.summary().await.unwrap_or(held).notifications;
     let embedded = shown.settings.store.is_none();
     let kept = embedded.then_some((kept, shown.settings.data.as_path()));
-    println!("{}", screen::farewell(drained, stopping.elapsed(), kept));
+    say!("{}", screen::farewell(drained, stopping.elapsed(), kept));
 }
 
 /// Says when what was missing is there; returns when told to stop.
@@ -126,7 +128,7 @@ async fn until_ready_and_told(running: &Running, paint: Paint) {
     let told = process::told();
     tokio::pin!(told);
     tokio::select! {
-        _ = running.ready(FOREVER) => println!("\n{}.\n", paint.bold("Ready")),
+        _ = running.ready(FOREVER) => say!("\n{}.\n", paint.bold("Ready")),
         () = &mut told => return,
     }
     told.await;

@@ -10,6 +10,7 @@ use tidings::runner::process::ProcessArgs;
 
 use crate::client::FAILED;
 use crate::client::error_at;
+use crate::out::say;
 
 /// Sign a token for a person, with the key in the data directory.
 #[derive(clap::Args, Debug)]
@@ -49,6 +50,6 @@ pub(crate) fn run(args: &UserTokenArgs) -> Result<ExitCode, StartError> {
         "{}:{}/{}",
         reference.kind, reference.namespace, reference.name
     );
-    println!("{}", key.sign(&reference, ttl).map_err(failed)?);
+    say!("{}", key.sign(&reference, ttl).map_err(failed)?);
     Ok(ExitCode::SUCCESS)
 }

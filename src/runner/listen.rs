@@ -17,6 +17,7 @@ use crate::auth::Scopes;
 use crate::auth::StaticToken;
 use crate::auth::UserKey;
 use crate::auth::new_token;
+use crate::config::Config;
 use crate::config::Settings;
 use crate::console;
 use crate::console::ConsoleParts;
@@ -66,21 +67,37 @@ impl Listeners {
 }
 
 /// Binds what these roles need.
-pub(super) async fn bind(settings: &Settings, roles: &Roles) -> Result<Listeners, StartError> {
-    let public = if roles.inbox {
-        let address = if roles.is_everything() {
-            settings.listen
+pub(super) async fn bind(
+    config: &Config,
+    settings: &Settings,
+    roles: &Roles,
+) -> Result<Listeners, StartError> {
+    let command = if roles.is_everything() {
+        "tidings up --listen"
+    } else {
+        "--listen"
+    };
+    let public = |address, key| bind_one(address, written(config, key), command);
+    let public = if roles.is_everything() {
+        Some(public(settings.listen, "tidings.listen").await?)
+    } else if roles.inbox {
+        let own = config.section("tidings.inbox.listen").exists();
+        let key = if own {
+            "tidings.inbox.listen"
         } else {
-            settings.inbox_listen
+            "tidings.listen"
         };
-        Some(bind_one(address, "tidings.listen").await?)
+        Some(public(settings.inbox_listen, key).await?)
     } else if roles.ingest {
-        Some(bind_one(settings.ingest_listen, "tidings.ingest.listen").await?)
+        Some(public(settings.ingest_listen, "tidings.ingest.listen").await?)
     } else {
         None
     };
     let admin = match settings.admin_listen {
-        Some(address) => Some(bind_one(address, "tidings.admin.listen").await?),
+        Some(address) => {
+            let place = written(config, "tidings.admin.listen");
+            Some(bind_one(address, place, "--admin-listen").await?)
+        }
         // One process that does everything is asked at one address.
         None if roles.is_everything() => None,
         None => Some(bind_first_free().await?),
@@ -88,24 +105,41 @@ pub(super) async fn bind(settings: &Settings, roles: &Roles) -> Result<Listeners
     Ok(Listeners { public, admin })
 }
 
-async fn bind_one(address: SocketAddr, key: &str) -> Result<TcpListener, StartError> {
+/// Where the value of a key was written.
+fn written(config: &Config, key: &str) -> String {
+    let section = config.section(key);
+    if section.exists() {
+        section.place()
+    } else {
+        format!("{key} (default)")
+    }
+}
+
+/// Binds a socket; `command` is what takes another address.
+async fn bind_one(
+    address: SocketAddr,
+    place: String,
+    command: &str,
+) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "address already in use".to_owned(),
-            std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-            std::io::ErrorKind::AddrNotAvailable => "no such address on this machine".to_owned(),
-            _ => error.to_string(),
-        };
         let mut other = address;
         other.set_port(address.port().saturating_add(100));
-        let flag = match key {
-            "tidings.admin.listen" => "--admin-listen",
-            _ => "--listen",
+        let (why, first) = match error.kind() {
+            std::io::ErrorKind::AddrInUse => (
+                "address already in use".to_owned(),
+                "if that is another Tidings, stop it; or ",
+            ),
+            std::io::ErrorKind::PermissionDenied => ("permission denied".to_owned(), ""),
+            std::io::ErrorKind::AddrNotAvailable => {
+                other = SocketAddr::from(([127, 0, 0, 1], address.port()));
+                ("no such address on this machine".to_owned(), "")
+            }
+            _ => (error.to_string(), ""),
         };
         StartError::new(
             format!("cannot listen on {address}: {why}"),
-            key,
-            format!("if that is another Tidings, stop it; or choose: {flag} {other}"),
+            place,
+            format!("{first}choose: {command} {other}"),
         )
     })
 }

@@ -136,7 +136,7 @@ pub async fn launch(
     settings: &Settings,
     roles: Roles,
 ) -> Result<(Running, Services), StartError> {
-    let listeners = super::listen::bind(settings, &roles).await?;
+    let listeners = super::listen::bind(config, settings, &roles).await?;
     let settings = &at_home(settings, &listeners);
     let services = Services::build(config, settings, &roles)?;
     let roles = if roles.is_everything() {
