@@ -37,7 +37,7 @@ impl Paint {
     }
 
     fn with(self, style: Style, text: &str) -> String {
-        if !self.0 {
+        if !self.0 || text.is_empty() {
             return text.to_owned();
         }
         let mut out = String::new();

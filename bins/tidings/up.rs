@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use tidings::runner::StartError;
 use tidings::runner::VERSION;
 use tidings::runner::process;
 use tidings::runner::process::ProcessArgs;
+use tidings::runner::process::Told;
 use tidings::store::Summary;
 use tidings::telemetry;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +61,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<ExitCode, StartError> {
     let config = args.process.load("tidings.listen")?;
     let settings = config.settings()?;
     process::block_on(async {
+        let told = Told::listen();
         let (running, services) =
             process::launch(&config, &settings, Roles::everything(Vec::new())).await?;
         if watched {
@@ -68,70 +71,83 @@ pub(crate) fn run(args: &UpArgs) -> Result<ExitCode, StartError> {
                 settings: &settings,
                 services: &services,
             };
-            watch(running, &shown, started).await;
+            watch(running, &shown, started, told).await;
         } else {
             for warning in config.warnings() {
                 tracing::warn!("{warning}");
             }
             tracing::info!(address = %running.address, admin = %running.admin, version = VERSION, "started");
-            process::until_told(running, settings.drain).await;
+            process::until_told(running, settings.drain, told).await;
         }
         Ok(ExitCode::SUCCESS)
     })
 }
 
 /// Shows the first screen, a line for each event, and how it ended.
-async fn watch(running: Running, shown: &Shown<'_>, started: Instant) {
-    let ready = running.ready(READY_LIMIT).await;
-    let store = std::sync::Arc::clone(&running.backend().store);
-    let held = store.summary().await.unwrap_or_default();
+async fn watch(running: Running, shown: &Shown<'_>, started: Instant, mut told: Told) {
+    let ready = tokio::select! {
+        ready = running.ready(READY_LIMIT) => ready,
+        () = told.come() => return stop(running, shown, told, async {}).await,
+    };
+    let held = running.backend().store.summary().await.unwrap_or_default();
     for warning in shown.config.warnings() {
         eprintln!("{warning}\n");
     }
     let paint = Paint::stdout();
-    let first = shown.first(&running, &held).await;
-    out::put(first.render(paint));
-    let stop = CancellationToken::new();
-    let lines = tokio::spawn(events::follow(running.events.listen(), stop.clone()));
+    out::put(shown.first(&running, &held).await.render(paint));
+    let end = CancellationToken::new();
+    let lines = tokio::spawn(events::follow(running.events.listen(), end.clone()));
     if ready {
         let took = started.elapsed().as_millis();
         say!("{} in {took} ms. Ctrl-C stops.\n", paint.bold("Ready"));
-        process::told().await;
     } else {
         say!("{}. Ctrl-C stops.\n", paint.bold("Not ready yet"));
         for (what, why) in running.troubles().await {
             say!("  waiting for {what}: {why}");
         }
-        until_ready_and_told(&running, paint).await;
     }
+    tokio::select! {
+        () = told.come() => {}
+        () = later(&running, ready, paint) => {}
+    }
+    let silence = async {
+        end.cancel();
+        // That it panicked is said already.
+        let _ = lines.await;
+    };
+    stop(running, shown, told, silence).await;
+}
 
+/// Says when what was missing is there; never returns.
+async fn later(running: &Running, ready: bool, paint: Paint) {
+    if !ready && running.ready(FOREVER).await {
+        say!("\n{}.\n", paint.bold("Ready"));
+    }
+    std::future::pending().await
+}
+
+/// Drains and says how it ended, after the last event; told again, it ends the process.
+async fn stop(
+    running: Running,
+    shown: &Shown<'_>,
+    mut told: Told,
+    silence: impl Future<Output = ()>,
+) {
     say!("\nStopping: what is in hand is finished first; Ctrl-C again stops at once.");
+    let store = Arc::clone(&running.backend().store);
     let stopping = Instant::now();
     let drained = tokio::select! {
         drained = running.drain(shown.settings.drain) => drained,
-        () = process::told() => {
+        () = told.come() => {
             say!("Stopped at once; what was in hand comes again at the next start.");
             std::process::exit(130);
         }
     };
-    stop.cancel();
-    // Its lines come before the last one; that it panicked is said already.
-    let _ = lines.await;
-    let kept = store.summary().await.unwrap_or(held).notifications;
+    silence.await;
     let embedded = shown.settings.store.is_none();
-    let kept = embedded.then_some((kept, shown.settings.data.as_path()));
+    let held = store.summary().await.ok().filter(|_| embedded);
+    let kept = held.map(|held| (held.notifications, shown.settings.data.as_path()));
     say!("{}", screen::farewell(drained, stopping.elapsed(), kept));
-}
-
-/// Says when what was missing is there; returns when told to stop.
-async fn until_ready_and_told(running: &Running, paint: Paint) {
-    let told = process::told();
-    tokio::pin!(told);
-    tokio::select! {
-        _ = running.ready(FOREVER) => say!("\n{}.\n", paint.bold("Ready")),
-        () = &mut told => return,
-    }
-    told.await;
 }
 
 /// What the first screen is made from.

@@ -7,6 +7,9 @@ use std::time::Duration;
 use clap::Args;
 use clap::ValueEnum;
 use serde_json::Value;
+use tokio::signal::unix::Signal;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
 
 use super::Listeners;
 use super::Roles;
@@ -89,11 +92,12 @@ pub fn run(args: &ProcessArgs, listen_key: &str, roles: Roles) -> ExitCode {
             tracing::warn!("{warning}");
         }
         block_on(async {
+            let told = Told::listen();
             let (running, services) = launch(&config, &settings, roles).await?;
             tracing::info!(address = %running.address, admin = %running.admin,
                 version = super::VERSION, catalog = services.catalog.describe().await.ok(),
                 "started");
-            until_told(running, settings.drain).await;
+            until_told(running, settings.drain, told).await;
             Ok(())
         })
     });
@@ -184,13 +188,13 @@ pub async fn migrate(settings: &Settings) -> Result<String, StartError> {
     backend::migrate(settings).await
 }
 
-/// Waits for SIGINT or SIGTERM, then drains; a second signal ends the process at once.
-pub async fn until_told(running: Running, drain: Duration) {
-    told().await;
+/// Waits until the process is told to stop, then drains; told again, it ends at once.
+pub async fn until_told(running: Running, drain: Duration, mut told: Told) {
+    told.come().await;
     tracing::info!("stopping: what is in hand is finished first");
     let drained = tokio::select! {
         drained = running.drain(drain) => drained,
-        () = told() => {
+        () = told.come() => {
             tracing::warn!("told twice: stopping at once; what was in hand comes again");
             std::process::exit(130);
         }
@@ -203,19 +207,29 @@ pub async fn until_told(running: Running, drain: Duration) {
     }
 }
 
-/// Completes when the process is told to stop.
-pub async fn told() {
-    use tokio::signal::unix::SignalKind;
-    use tokio::signal::unix::signal;
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        // Without signals the process can still be killed; it must not stop by itself.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Hears SIGINT and SIGTERM from the moment it is made: made before a process says that it
+/// started, so that one that is told to stop right then stops as it should.
+pub struct Told(Option<(Signal, Signal)>);
+
+impl Told {
+    /// Listens from now on; inside a runtime.
+    pub fn listen() -> Self {
+        let interrupt = signal(SignalKind::interrupt());
+        let terminate = signal(SignalKind::terminate());
+        Self(interrupt.ok().zip(terminate.ok()))
+    }
+
+    /// Completes when the process is told to stop; each time it is told.
+    pub async fn come(&mut self) {
+        match &mut self.0 {
+            Some((interrupt, terminate)) => {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            }
+            // Without signals it can still be killed; it must not stop by itself.
+            None => std::future::pending().await,
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! The operators' commands, as the real binary: what they print, where, and how they exit.
 
+mod ends;
+mod up;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
