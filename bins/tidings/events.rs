@@ -17,8 +17,10 @@ use crate::out::plain;
 use crate::paint::Paint;
 use crate::words;
 
-/// How long after the last of a crowd its line comes.
+/// How long one that may be the first of a crowd is held back.
 const QUIET: Duration = Duration::from_millis(200);
+/// How long after the last of a crowd its line comes: senders pause between their turns.
+const CROWD_QUIET: Duration = Duration::from_millis(800);
 /// The longest a crowd is gathered before what there is of it is told.
 const LONGEST: Duration = Duration::from_secs(2);
 /// How many open crowds are looked through for the one that an event belongs to.
@@ -111,7 +113,8 @@ impl Crowd {
     fn due(&self) -> Instant {
         match self.what {
             What::Alone { .. } => self.begun,
-            _ => (self.last + QUIET).min(self.begun + LONGEST),
+            _ if self.count == 1 => self.last + QUIET,
+            _ => (self.last + CROWD_QUIET).min(self.begun + LONGEST),
         }
     }
 }

@@ -123,7 +123,7 @@ async fn later(running: &Running, ready: bool, paint: Paint) {
     if !ready && running.ready(FOREVER).await {
         say!("\n{}.\n", paint.bold("Ready"));
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Drains and says how it ended, after the last event; told again, it ends the process.
