@@ -1,7 +1,7 @@
 //! The decorator role: from a submission to inbox rows, deliveries and signals.
 //!
 //! The whole pipeline is on this screen. [`Intake`] takes submissions, [`Chunks`] the parts of
-//! large ones; both end in [`Pipeline::carry`]. Nothing here acknowledges: the loop in
+//! large ones; both end in `Pipeline::carry`. Nothing here acknowledges: the loop in
 //! `worker.rs` publishes what follows and then does.
 
 mod chain;

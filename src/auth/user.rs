@@ -87,7 +87,7 @@ impl fmt::Debug for UserKey {
 }
 
 impl UserKey {
-    /// A key of these bytes; at least [`KEY_BYTES`] random ones make a good one.
+    /// A key of these bytes; at least `KEY_BYTES` random ones make a good one.
     pub fn from_bytes(secret: &[u8]) -> Self {
         Self {
             sign: EncodingKey::from_secret(secret),

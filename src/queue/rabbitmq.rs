@@ -1,7 +1,7 @@
 //! The queue on RabbitMQ: quorum queues, confirms, and two connections that are made again
 //! whenever they are lost.
 //!
-//! What stands on the broker is said in [`topology`]. A message for queue `<key>` goes to the
+//! What stands on the broker is said in `topology.rs`. A message for queue `<key>` goes to the
 //! topic exchange `<prefix>` with the bare key as its routing key, since the exchange is the
 //! prefix already; foreign workers do the same. This is the only place that knows of AMQP; the
 //! baseline is RabbitMQ 3.10, and nothing is used that 4.x has removed.

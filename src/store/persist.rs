@@ -27,7 +27,7 @@ pub struct ChunkRows {
     /// The content; kept beside the chunk so that deliveries can be made again from the store.
     pub payload: Payload,
     /// One for each person (or one for the broadcast) that gets a row, a delivery, or both;
-    /// sorted by user. Notification ids are distinct within one call of [`Store::persist`].
+    /// sorted by user. Notification ids are distinct within one call of [`Store::persist`](super::Store::persist).
     pub rows: Vec<Row>,
     /// People for whom the inbox is switched off.
     pub muted: u32,

@@ -1,7 +1,7 @@
 //! `notifications.processors.email`: the peer's keys, and a few of our own that say so.
 //!
-//! `config.rs` reads the section into [`EmailConfig`]; [`EmailConfig::check`] says what no type
-//! can. Nothing here prints the password.
+//! The section is read into [`EmailConfig`], whose methods say what no type can. Nothing here
+//! prints the password.
 
 use std::fmt;
 use std::path::PathBuf;
