@@ -22,6 +22,7 @@ use tidings::sqlite::Sqlite;
 use tidings::telemetry::Readiness;
 use tidings::topology::CHUNKS;
 use tidings::topology::queues;
+use tidings::worker::HOLD_MAX;
 use tidings::worker::Verdict;
 use tidings::worker::Work;
 use tidings::worker::Worker;
@@ -111,6 +112,11 @@ struct Bench {
 impl Bench {
     /// Publishes the bodies, then starts a worker on them.
     async fn start(bodies: &[&str], away: usize) -> Self {
+        Self::start_holding(bodies, away, HOLD_MAX).await
+    }
+
+    /// The same, with a limit to how long messages are held while a dependency is away.
+    async fn start_holding(bodies: &[&str], away: usize, hold: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let sqlite = Sqlite::open(dir.path()).unwrap();
         let queue = Arc::new(SqliteQueue::new(sqlite, &queues(&[])));
@@ -129,7 +135,7 @@ impl Bench {
             lanes: vec![CHUNKS.to_owned()],
             work: Arc::clone(&script) as Arc<dyn Work>,
             schedule: RetrySchedule::new(vec![Duration::from_millis(20); 2]).unwrap(),
-            hold: Duration::from_millis(500),
+            hold,
             readiness: readiness.clone(),
             stop: stop.clone(),
         };
@@ -247,19 +253,27 @@ async fn told_to_stop_while_a_dependency_is_away_it_gives_back_what_it_holds() {
 
 #[tokio::test]
 async fn what_was_held_too_long_waits_on_the_queue_uncounted() {
-    let bench = Bench::start(&["a"], usize::MAX).await;
-    let waits = async {
-        while bench
-            .queue
-            .depths()
-            .await
-            .unwrap()
-            .iter()
-            .all(|depth| depth.ready == 0)
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    let bench = Bench::start_holding(&["a"], usize::MAX, Duration::ZERO).await;
+    let turns = |count: usize| {
+        let script = Arc::clone(&bench.script);
+        let turns = async move {
+            while usize::MAX - script.away.load(Ordering::Relaxed) < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LIMIT, turns)
     };
-    tokio::time::timeout(LIMIT, waits).await.unwrap();
+    turns(1).await.unwrap();
+    // The next message is taken only when the first one is off the worker's hands.
+    let next = Message::new(CHUNKS, "b", b"b".to_vec());
+    bench.queue.publish(vec![next]).await.unwrap();
+    turns(2).await.unwrap();
+    let queue = Arc::clone(&bench.queue);
     bench.stop().await;
+    let mut consumer = queue.consumer(vec![CHUNKS.to_owned()]).await.unwrap();
+    let back = tokio::time::timeout(Duration::from_millis(200), consumer.take(2)).await;
+    let back = back.map_or_else(|_| Vec::new(), Result::unwrap);
+    assert!(back.iter().all(|message| message.id != "a"), "{back:?}");
+    drop(consumer);
+    assert_eq!(queue.purge(CHUNKS).await.unwrap(), 2, "both are kept");
 }
