@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
-use super::Parcel;
 use futures::FutureExt as _;
 
+use super::Parcel;
 use crate::chunk::Note;
 use crate::failure::Failure;
 use crate::failure::Reason;
@@ -184,5 +184,76 @@ fn apply(link: &Link, step: Step, payload: &mut Payload) -> (Option<Note>, bool)
                 "a decorator failed and was skipped");
             (note(format!("skipped: {failure}")), false)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::processor::Decorator;
+
+    /// Does what the title says.
+    struct Fickle;
+
+    #[async_trait]
+    impl Decorator for Fickle {
+        fn name(&self) -> &str {
+            "fickle"
+        }
+
+        fn stage(&self) -> Stage {
+            Stage::PerSubmission
+        }
+
+        async fn decorate(&self, draft: Draft<'_>) -> Result<Decorated, Failure> {
+            assert_ne!(draft.payload.title, "panic", "on purpose");
+            Ok(Decorated::Drop("not wanted".to_owned()))
+        }
+    }
+
+    async fn run(title: &str, policy: Policy) -> Result<Step, Failure> {
+        let link = Link {
+            decorator: Arc::new(Fickle),
+            policy,
+            timeout: Duration::from_secs(5),
+        };
+        let payload = Payload {
+            title: title.to_owned(),
+            ..Payload::default()
+        };
+        let draft = Draft {
+            submission: Uuid::nil(),
+            origin: "ci",
+            user: None,
+            payload: &payload,
+        };
+        link.run(draft).await
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure_like_any_other_and_the_policy_decides() {
+        let skipped = run("panic", Policy::Skip).await;
+        assert!(matches!(skipped, Ok(Step::Skipped(failure)) if failure.reason == Reason::Panic));
+        let failed = run("panic", Policy::Retry).await;
+        assert!(matches!(failed, Err(failure) if failure.reason == Reason::Panic));
+    }
+
+    #[tokio::test]
+    async fn what_is_dropped_is_noted_with_why() {
+        let link = Link {
+            decorator: Arc::new(Fickle),
+            policy: Policy::Skip,
+            timeout: Duration::from_secs(5),
+        };
+        let step = run("anything", Policy::Skip).await.unwrap();
+        let (note, dropped) = apply(&link, step, &mut Payload::default());
+        assert!(dropped);
+        assert_eq!(note.unwrap().text, "dropped: not wanted");
     }
 }
