@@ -30,7 +30,8 @@ struct Terminal {
 impl Terminal {
     /// `tidings up` in a directory, on any free port.
     fn up(dir: &Path, colour: bool) -> Self {
-        let line = format!("{TIDINGS} up --listen 127.0.0.1:0");
+        // A shell that stays between would answer Ctrl-C too, with a code of its own.
+        let line = format!("exec {TIDINGS} up --listen 127.0.0.1:0");
         let mut child = Command::new("script")
             .args(["-q", "-e", "-f", "-c", &line, "/dev/null"])
             .current_dir(dir)
