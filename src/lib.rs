@@ -48,6 +48,8 @@ pub mod store;
 
 // Floor 2: the outside world.
 pub mod auth;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod config;
 pub mod http;
 #[cfg(feature = "sqlite")]

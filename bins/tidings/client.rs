@@ -75,11 +75,7 @@ impl ClientArgs {
             (None, Ok(token)) if !token.is_empty() => token,
             _ => read_token(&data.join("token"))?,
         };
-        // Fails only when a provider is installed already, which serves as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("tidings/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(5));
+        let mut http = tidings::client::builder().redirect(reqwest::redirect::Policy::default());
         if is_here(&base) {
             // A proxy for the world outside knows nothing of this machine.
             http = http.no_proxy();
