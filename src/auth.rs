@@ -30,6 +30,8 @@ pub use self::user::UserKey;
 
 use self::session::LoginCodes;
 use self::user::TokenKind;
+use crate::failure::Failure;
+use crate::failure::Reason;
 use crate::store::Token;
 use crate::submission::hex;
 use crate::time::Timestamp;
@@ -40,8 +42,25 @@ pub const TOKEN_PREFIX: &str = "tdg_";
 /// Random characters of an API token after its prefix: 238 bits.
 const TOKEN_CHARS: usize = 40;
 
-/// The plugin that this API stands for, in `accessRestrictions`.
-const PLUGIN: &str = "notifications";
+/// Whose API is called. To Backstage we are two plugins: the audience of a plugin's token and the
+/// name in `accessRestrictions`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plugin {
+    /// `/api/notifications`, and what is ours under `/api/tidings`.
+    Notifications,
+    /// `/api/signals`.
+    Signals,
+}
+
+impl Plugin {
+    /// Its id.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Notifications => "notifications",
+            Self::Signals => "signals",
+        }
+    }
+}
 
 /// What a service may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -221,20 +240,28 @@ impl Auth {
         std::mem::take(&mut *used).into_iter().collect()
     }
 
-    /// Who sent these headers.
+    /// Who sent these headers to `plugin`.
     ///
     /// # Errors
     /// [`AuthError`] when nobody we know did.
-    pub fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        plugin: Plugin,
+    ) -> Result<Principal, AuthError> {
         let token = bearer(headers).ok_or(AuthError::Missing)?;
-        self.authenticate_token(token)
+        self.authenticate_token(token, plugin).await
     }
 
-    /// Who bears this token.
+    /// Who bears this token and shows it to `plugin`.
     ///
     /// # Errors
     /// [`AuthError`] when nobody we know does.
-    pub fn authenticate_token(&self, token: &str) -> Result<Principal, AuthError> {
+    pub async fn authenticate_token(
+        &self,
+        token: &str,
+        plugin: Plugin,
+    ) -> Result<Principal, AuthError> {
         match TokenKind::of(token) {
             TokenKind::User => self
                 .0
@@ -245,7 +272,24 @@ impl Auth {
                 .ok_or(AuthError::UserToken),
             TokenKind::LimitedUser => Err(AuthError::LimitedUserToken),
             TokenKind::Plugin => Err(AuthError::PluginToken),
-            TokenKind::Other => self.service(&hash_token(token)),
+            TokenKind::Other => self.service(&hash_token(token), plugin),
+        }
+    }
+
+    /// The refs that the bearer of this token acts for, in signals: the person and their groups.
+    /// For a token that [`Auth::authenticate_token`] has let in.
+    ///
+    /// # Errors
+    /// A failure of a dependency, when whoever knows them is away; a permanent one, when the token
+    /// is no person's.
+    pub async fn ownership(&self, token: &str) -> Result<Vec<String>, Failure> {
+        match self.authenticate_token(token, Plugin::Signals).await {
+            Ok(Principal::User { reference }) => Ok(vec![reference]),
+            Ok(Principal::Service { .. }) => {
+                let detail = "a service's token stands for no person";
+                Err(Failure::permanent(Reason::Auth, detail))
+            }
+            Err(error) => Err(Failure::permanent(Reason::Auth, error.to_string())),
         }
     }
 
@@ -265,23 +309,23 @@ impl Auth {
     }
 
     /// Whose page sent these headers, by its session cookie.
-    pub fn session(&self, headers: &HeaderMap) -> Option<String> {
+    pub async fn session(&self, headers: &HeaderMap) -> Option<String> {
         let token = session::cookie(headers)?;
-        match self.authenticate_token(token) {
+        match self.authenticate_token(token, Plugin::Notifications).await {
             Ok(Principal::User { reference }) => Some(reference),
             _ => None,
         }
     }
 
-    fn service(&self, hash: &str) -> Result<Principal, AuthError> {
+    fn service(&self, hash: &str, plugin: Plugin) -> Result<Principal, AuthError> {
         if let Some(known) = self.0.statics.get(hash) {
-            return known.principal(hash);
+            return known.principal(hash, plugin);
         }
         let stored = self.0.stored.read().unwrap_or_else(PoisonError::into_inner);
         let principal = stored
             .get(hash)
             .ok_or(AuthError::Illegal)?
-            .principal(hash)?;
+            .principal(hash, plugin)?;
         let mut used = self.0.used.lock().unwrap_or_else(PoisonError::into_inner);
         if !used.contains(hash) {
             used.insert(hash.to_owned());
@@ -291,12 +335,12 @@ impl Auth {
 }
 
 impl Known {
-    fn principal(&self, hash: &str) -> Result<Principal, AuthError> {
+    fn principal(&self, hash: &str, plugin: Plugin) -> Result<Principal, AuthError> {
         if self.expires.is_some_and(|end| end <= Timestamp::now()) {
             return Err(AuthError::Illegal);
         }
         if let Some(plugins) = &self.plugins
-            && !plugins.iter().any(|plugin| plugin == PLUGIN)
+            && !plugins.iter().any(|one| one == plugin.id())
         {
             let names: Vec<_> = plugins.iter().map(|name| format!("'{name}'")).collect();
             return Err(AuthError::Restricted(names.join(", ")));
@@ -351,6 +395,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    const OURS: Plugin = Plugin::Notifications;
+
     fn headers(authorization: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization.parse().unwrap());
@@ -367,8 +413,8 @@ mod tests {
         Auth::new(vec![token], None)
     }
 
-    #[test]
-    fn a_static_token_is_its_subject_and_the_scheme_has_no_case() {
+    #[tokio::test]
+    async fn a_static_token_is_its_subject_and_the_scheme_has_no_case() {
         let expected = Principal::Service {
             subject: "external:ci".into(),
             scopes: Scopes::SEND,
@@ -376,7 +422,8 @@ mod tests {
         };
         let auth = ci(None);
         for value in ["Bearer secret-of-ci", "bearer secret-of-ci"] {
-            assert_eq!(auth.authenticate(&headers(value)), Ok(expected.clone()));
+            let found = auth.authenticate(&headers(value), OURS).await;
+            assert_eq!(found, Ok(expected.clone()));
         }
         for (value, error) in [
             ("Bearer secret-of-c", AuthError::Illegal),
@@ -384,18 +431,20 @@ mod tests {
             ("Bearer ", AuthError::Missing),
             ("Basic eDp5", AuthError::Missing),
         ] {
-            assert_eq!(auth.authenticate(&headers(value)), Err(error), "{value}");
+            let found = auth.authenticate(&headers(value), OURS).await;
+            assert_eq!(found, Err(error), "{value}");
         }
         assert_eq!(
-            auth.authenticate(&HeaderMap::new()),
+            auth.authenticate(&HeaderMap::new(), OURS).await,
             Err(AuthError::Missing)
         );
     }
 
-    #[test]
-    fn a_token_restricted_to_other_plugins_is_known_and_not_allowed() {
+    #[tokio::test]
+    async fn a_token_restricted_to_other_plugins_is_known_and_not_allowed() {
         let error = ci(Some(vec!["catalog".into(), "search".into()]))
-            .authenticate_token("secret-of-ci")
+            .authenticate_token("secret-of-ci", OURS)
+            .await
             .unwrap_err();
         assert!(error.is_forbidden());
         assert_eq!(
@@ -403,11 +452,17 @@ mod tests {
             "This token's access is restricted to plugin(s) 'catalog', 'search'"
         );
         let ours = ci(Some(vec!["notifications".into()]));
-        assert!(ours.authenticate_token("secret-of-ci").is_ok());
+        let found = ours.authenticate_token("secret-of-ci", OURS).await;
+        assert!(found.is_ok());
+        let error = ours
+            .authenticate_token("secret-of-ci", Plugin::Signals)
+            .await
+            .unwrap_err();
+        assert!(error.to_string().ends_with("'notifications'"), "{error}");
     }
 
-    #[test]
-    fn a_stored_token_works_until_it_ends_and_its_use_is_noted_once() {
+    #[tokio::test]
+    async fn a_stored_token_works_until_it_ends_and_its_use_is_noted_once() {
         let auth = Auth::new(vec![], None);
         let now = Timestamp::now();
         let (secret, token) = new_token("ops", vec!["operate".into()], None, now);
@@ -421,7 +476,7 @@ mod tests {
         auth.set_tokens(vec![token.clone(), other]);
         for _ in 0..2 {
             assert_eq!(
-                auth.authenticate_token(&secret),
+                auth.authenticate_token(&secret, OURS).await,
                 Ok(Principal::Service {
                     subject: "ops".into(),
                     scopes: Scopes::OPERATE,
@@ -429,11 +484,17 @@ mod tests {
                 })
             );
         }
-        assert_eq!(auth.authenticate_token(&ended), Err(AuthError::Illegal));
+        assert_eq!(
+            auth.authenticate_token(&ended, OURS).await,
+            Err(AuthError::Illegal)
+        );
         assert_eq!(auth.take_used(), [token.hash]);
         assert!(auth.take_used().is_empty());
         auth.set_tokens(vec![]);
-        assert_eq!(auth.authenticate_token(&secret), Err(AuthError::Illegal));
+        assert_eq!(
+            auth.authenticate_token(&secret, OURS).await,
+            Err(AuthError::Illegal)
+        );
     }
 
     #[test]

@@ -124,7 +124,7 @@ async fn inbox(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Trouble> {
-    let Some(reference) = parts.auth.session(&headers) else {
+    let Some(reference) = parts.auth.session(&headers).await else {
         return Ok(Redirect::to("/login").into_response());
     };
     let view = View::read(&uri);
@@ -217,7 +217,7 @@ fn back(to: &str) -> Response {
 }
 
 async fn events(State(parts): State<Parts>, headers: HeaderMap) -> Response {
-    match parts.auth.session(&headers) {
+    match parts.auth.session(&headers).await {
         Some(reference) => crate::signals::events(&parts.hub, &reference),
         // 204 tells an EventSource not to come back.
         None => StatusCode::NO_CONTENT.into_response(),

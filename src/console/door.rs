@@ -25,6 +25,7 @@ use super::Parts;
 use super::Trouble;
 use super::document;
 use super::page;
+use crate::auth::Plugin;
 use crate::auth::Principal;
 use crate::auth::SESSION_COOKIE;
 use crate::auth::SESSION_TTL;
@@ -47,7 +48,7 @@ where
     async fn from_request_parts(request: &mut RequestParts, state: &S) -> Result<Self, Response> {
         from_our_page(&request.headers).map_err(IntoResponse::into_response)?;
         let parts = Parts::from_ref(state);
-        match parts.auth.session(&request.headers) {
+        match parts.auth.session(&request.headers).await {
             Some(reference) => Ok(Self(reference)),
             None => Err(Redirect::to("/login").into_response()),
         }
@@ -80,7 +81,7 @@ fn from_our_page(headers: &HeaderMap) -> Result<(), Trouble> {
 
 /// `GET /login`
 pub(super) async fn form(State(parts): State<Parts>, headers: HeaderMap) -> Response {
-    if parts.auth.session(&headers).is_some() {
+    if parts.auth.session(&headers).await.is_some() {
         return Redirect::to("/").into_response();
     }
     document(StatusCode::OK, page::sign_in(None))
@@ -100,7 +101,11 @@ pub(super) async fn enter(
 ) -> Result<Response, Trouble> {
     from_our_page(&headers)?;
     let token = form.map_or_else(|_| String::new(), |Form(form)| form.token.trim().to_owned());
-    let refusal = match parts.auth.authenticate_token(&token) {
+    let refusal = match parts
+        .auth
+        .authenticate_token(&token, Plugin::Notifications)
+        .await
+    {
         Ok(Principal::User { .. }) => return Ok(signed_in(&headers, &token)),
         Ok(Principal::Service { .. }) => {
             "That is an API token, which sends notifications. The inbox needs a user token."
@@ -131,7 +136,7 @@ pub(super) async fn enter_by_code(
     });
     match token {
         Some(token) => signed_in(&headers, &token),
-        None if parts.auth.session(&headers).is_some() => Redirect::to("/").into_response(),
+        None if parts.auth.session(&headers).await.is_some() => Redirect::to("/").into_response(),
         None => {
             let refusal =
                 "That link has been used or has ended. Ask for a new one, or paste a user token.";

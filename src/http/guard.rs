@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::Caller;
 use super::HttpError;
 use crate::auth::Auth;
+use crate::auth::Plugin;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -66,7 +67,7 @@ async fn guard(State(auth): State<Auth>, mut request: Request, next: Next) -> Re
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or("-"), %method, path);
     let started = Instant::now();
     let mut response = async {
-        match identify(&auth, &mut request) {
+        match identify(&auth, &mut request).await {
             Ok(()) => next.run(request).await,
             Err(error) => error.into_response(),
         }
@@ -84,12 +85,14 @@ async fn guard(State(auth): State<Auth>, mut request: Request, next: Next) -> Re
 }
 
 /// Notes who is calling in the request, or says why it may not pass.
-fn identify(auth: &Auth, request: &mut Request) -> Result<(), HttpError> {
+async fn identify(auth: &Auth, request: &mut Request) -> Result<(), HttpError> {
     let path = request.uri().path();
     if !path.starts_with("/api/") || path.starts_with("/api/signals") {
         return Ok(());
     }
-    let principal = auth.authenticate(request.headers())?;
+    let principal = auth
+        .authenticate(request.headers(), Plugin::Notifications)
+        .await?;
     request.extensions_mut().insert(Caller(principal));
     Ok(())
 }

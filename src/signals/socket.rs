@@ -27,6 +27,7 @@ use super::Page;
 use super::Parts;
 use crate::auth::Auth;
 use crate::auth::AuthError;
+use crate::auth::Plugin;
 use crate::auth::Principal;
 use crate::http::HttpError;
 
@@ -65,10 +66,10 @@ pub(super) async fn connect(
 ) -> Result<Response, HttpError> {
     let Ok(mut upgrade) = upgrade else {
         // A plain request falls under the usual barrier, behind which nothing is.
-        parts.auth.authenticate(&headers)?;
+        parts.auth.authenticate(&headers, Plugin::Signals).await?;
         return Ok(StatusCode::NOT_FOUND.into_response());
     };
-    let (reference, protocol) = match identify(&parts.auth, &headers) {
+    let (reference, protocol) = match identify(&parts.auth, &headers).await {
         Ok(found) => found,
         Err(status) => return Ok((status, [(CONNECTION, "close")]).into_response()),
     };
@@ -83,7 +84,10 @@ pub(super) async fn connect(
 
 /// The first candidate that is somebody: subprotocols, then the header. A subprotocol is handed
 /// back, since browsers hang up otherwise.
-fn identify(auth: &Auth, headers: &HeaderMap) -> Result<(String, Option<HeaderValue>), StatusCode> {
+async fn identify(
+    auth: &Auth,
+    headers: &HeaderMap,
+) -> Result<(String, Option<HeaderValue>), StatusCode> {
     let offered: Vec<&str> = headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
         .iter()
@@ -92,15 +96,18 @@ fn identify(auth: &Auth, headers: &HeaderMap) -> Result<(String, Option<HeaderVa
         .map(str::trim)
         .filter(|token| !token.is_empty())
         .collect();
-    let by_header = auth.authenticate(headers);
+    let by_header = auth.authenticate(headers, Plugin::Signals).await;
     let others = usize::from(by_header != Err(AuthError::Missing));
     if offered.len() + others > CANDIDATES_MAX {
         return Err(StatusCode::UNAUTHORIZED);
     }
-    let by_protocol = offered.into_iter().find_map(|token| {
-        let principal = auth.authenticate_token(token).ok()?;
-        Some((principal, HeaderValue::from_str(token).ok()))
-    });
+    let mut by_protocol = None;
+    for token in offered {
+        if let Ok(principal) = auth.authenticate_token(token, Plugin::Signals).await {
+            by_protocol = Some((principal, HeaderValue::from_str(token).ok()));
+            break;
+        }
+    }
     let (principal, protocol) = match (by_protocol, by_header) {
         (Some(found), _) => found,
         (None, Ok(principal)) => (principal, None),
@@ -204,7 +211,7 @@ mod tests {
         (Auth::new(vec![ci], Some(key)), token)
     }
 
-    fn status(auth: &Auth, protocols: &str, bearer: Option<&str>) -> Option<StatusCode> {
+    async fn status(auth: &Auth, protocols: &str, bearer: Option<&str>) -> Option<StatusCode> {
         let mut headers = HeaderMap::new();
         if !protocols.is_empty() {
             headers.insert(SEC_WEBSOCKET_PROTOCOL, protocols.parse().unwrap());
@@ -213,30 +220,30 @@ mod tests {
             let value = format!("Bearer {token}").parse().unwrap();
             headers.insert(AUTHORIZATION, value);
         }
-        identify(auth, &headers).err()
+        identify(auth, &headers).await.err()
     }
 
-    #[test]
-    fn the_token_is_a_subprotocol_and_is_handed_back() {
+    #[tokio::test]
+    async fn the_token_is_a_subprotocol_and_is_handed_back() {
         let (auth, token) = auth();
         let mut headers = HeaderMap::new();
         let value = format!("other, {token}").parse().unwrap();
         headers.insert(SEC_WEBSOCKET_PROTOCOL, value);
-        let (reference, protocol) = identify(&auth, &headers).unwrap();
+        let (reference, protocol) = identify(&auth, &headers).await.unwrap();
         assert_eq!(reference, "user:default/guest");
         assert_eq!(protocol.unwrap(), token.as_str());
-        assert_eq!(status(&auth, "", Some(&token)), None);
+        assert_eq!(status(&auth, "", Some(&token)).await, None);
     }
 
-    #[test]
-    fn strangers_get_401_and_services_403() {
+    #[tokio::test]
+    async fn strangers_get_401_and_services_403() {
         let (auth, token) = auth();
         let no = Some(StatusCode::UNAUTHORIZED);
-        assert_eq!(status(&auth, "", None), no);
-        assert_eq!(status(&auth, "x", Some("y")), no);
-        assert_eq!(status(&auth, &format!("a,b,c,d,e,{token}"), None), no);
+        assert_eq!(status(&auth, "", None).await, no);
+        assert_eq!(status(&auth, "x", Some("y")).await, no);
+        assert_eq!(status(&auth, &format!("a,b,c,d,e,{token}"), None).await, no);
         let services = Some(StatusCode::FORBIDDEN);
-        assert_eq!(status(&auth, "secret-of-ci", None), services);
+        assert_eq!(status(&auth, "secret-of-ci", None).await, services);
     }
 
     #[test]
