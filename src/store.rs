@@ -49,6 +49,7 @@ pub use self::timeline::Find;
 pub use self::timeline::Tally;
 pub use self::timeline::Timeline;
 pub use self::upkeep::ChannelSummary;
+pub use self::upkeep::PluginKey;
 pub use self::upkeep::Process;
 pub use self::upkeep::Retention;
 pub use self::upkeep::Summary;
@@ -200,6 +201,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Notes that these tokens were used, to the minute.
     async fn touch_tokens(&self, hashes: &[String]) -> Result<(), StoreError>;
+
+    /// Keeps the public half of a key; one that is kept already gets the new end. Forgets those
+    /// that have ended.
+    async fn add_plugin_key(&self, key: &PluginKey) -> Result<(), StoreError>;
+
+    /// The public keys whose tokens may still hold, the latest end first, at most `limit`.
+    async fn plugin_keys(&self, limit: u32) -> Result<Vec<PluginKey>, StoreError>;
 
     /// Notes that a process lives; `seen_at` is the store's own clock.
     async fn heartbeat(&self, process: &Process) -> Result<(), StoreError>;

@@ -15,6 +15,11 @@ grant select on schema_history
 grant select, insert, update, delete on process
     to tidings_ingest, tidings_decorator, tidings_sender, tidings_inbox;
 
+-- Everybody: whom Backstage may believe. The keys are public; ingest only shows them.
+grant select on plugin_key to tidings_ingest;
+grant select, insert, update, delete on plugin_key
+    to tidings_decorator, tidings_sender, tidings_inbox;
+
 -- ingest: who calls? Of a token it may only note that it was used.
 grant select, update (last_used) on token to tidings_ingest;
 

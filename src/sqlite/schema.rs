@@ -13,10 +13,16 @@ use rusqlite::Connection;
 use super::SqliteError;
 
 /// Every migration, oldest first.
-const MIGRATIONS: [(&str, &str); 1] = [(
-    "V1__tables",
-    include_str!("../../schemas/sql/sqlite/V1__tables.sql"),
-)];
+const MIGRATIONS: [(&str, &str); 2] = [
+    (
+        "V1__tables",
+        include_str!("../../schemas/sql/sqlite/V1__tables.sql"),
+    ),
+    (
+        "V2__plugin_key",
+        include_str!("../../schemas/sql/sqlite/V2__plugin_key.sql"),
+    ),
+];
 
 /// Brings the file to this version's schema.
 pub(super) fn migrate(mut connection: Connection, path: &Path) -> Result<Connection, SqliteError> {

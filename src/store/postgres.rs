@@ -44,6 +44,7 @@ use crate::store::Find;
 use crate::store::Mark;
 use crate::store::NewDelivery;
 use crate::store::Page;
+use crate::store::PluginKey;
 use crate::store::Process;
 use crate::store::Query;
 use crate::store::Retention;
@@ -284,6 +285,14 @@ impl Store for PostgresStore {
 
     async fn touch_tokens(&self, hashes: &[String]) -> Result<(), StoreError> {
         work!(self, |client, _| operator::touch_tokens(client, hashes))
+    }
+
+    async fn add_plugin_key(&self, key: &PluginKey) -> Result<(), StoreError> {
+        work!(self, |client, _| operator::add_plugin_key(client, key))
+    }
+
+    async fn plugin_keys(&self, limit: u32) -> Result<Vec<PluginKey>, StoreError> {
+        work!(self, |client, _| operator::plugin_keys(client, limit))
     }
 
     async fn heartbeat(&self, process: &Process) -> Result<(), StoreError> {

@@ -34,6 +34,7 @@ use super::Find;
 use super::Mark;
 use super::NewDelivery;
 use super::Page;
+use super::PluginKey;
 use super::Process;
 use super::Query;
 use super::Retention;
@@ -235,6 +236,16 @@ impl Store for SqliteStore {
     async fn touch_tokens(&self, hashes: &[String]) -> Result<(), StoreError> {
         let hashes = hashes.to_vec();
         self.write(move |to| people::touch_tokens(to, &hashes))
+            .await
+    }
+
+    async fn add_plugin_key(&self, key: &PluginKey) -> Result<(), StoreError> {
+        let key = key.clone();
+        self.write(move |to| people::add_plugin_key(to, &key)).await
+    }
+
+    async fn plugin_keys(&self, limit: u32) -> Result<Vec<PluginKey>, StoreError> {
+        self.read(move |from| people::plugin_keys(from, limit))
             .await
     }
 

@@ -24,6 +24,17 @@ pub struct Token {
     pub last_used: Option<Timestamp>,
 }
 
+/// The public half of a key that a process signs plugin tokens with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginKey {
+    /// Its id, which the tokens name.
+    pub kid: String,
+    /// The key as a JSON Web Key.
+    pub jwk: serde_json::Value,
+    /// No token that it signed holds longer.
+    pub ends: Timestamp,
+}
+
 /// A running process, as its heartbeat says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {

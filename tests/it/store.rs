@@ -108,6 +108,7 @@ macro_rules! conformance {
             operate:
                 settings_are_replaced_as_a_whole,
                 a_token_is_kept_used_and_revoked,
+                a_public_key_is_kept_until_it_ends,
                 a_process_lives_from_heartbeat_to_farewell,
                 a_summary_counts_everything,
                 what_is_too_old_goes_and_what_is_open_stays,

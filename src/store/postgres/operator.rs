@@ -8,6 +8,7 @@ use super::types::large;
 use super::types::now;
 use super::types::word;
 use crate::store::ChannelSummary;
+use crate::store::PluginKey;
 use crate::store::Process;
 use crate::store::Retention;
 use crate::store::Summary;
@@ -85,6 +86,49 @@ pub(super) async fn touch_tokens(client: &Client, hashes: &[String]) -> Result<(
     let statement = client.prepare_cached(TOUCH_TOKENS).await?;
     client.execute(&statement, &[&hashes]).await?;
     Ok(())
+}
+
+/// What has ended is deleted by whoever comes first; nobody waits for it.
+const ADD_PLUGIN_KEY: &str = concat!(
+    "with ended as materialized (
+ select kid from plugin_key where ends < ",
+    now!(),
+    " and kid <> $1 order by kid for update skip locked
+), gone as (
+ delete from plugin_key k using ended where k.kid = ended.kid
+)
+insert into plugin_key (kid, jwk, ends) values ($1, $2, $3)
+on conflict (kid) do update set ends = excluded.ends"
+);
+
+/// See [`crate::store::Store::add_plugin_key`].
+pub(super) async fn add_plugin_key(client: &Client, key: &PluginKey) -> Result<(), Fault> {
+    let statement = client.prepare_cached(ADD_PLUGIN_KEY).await?;
+    client
+        .execute(&statement, &[&key.kid, &key.jwk, &key.ends])
+        .await?;
+    Ok(())
+}
+
+const PLUGIN_KEYS: &str = concat!(
+    "select kid, jwk, ends from plugin_key where ",
+    now!(),
+    " <= ends order by ends desc, kid limit $1"
+);
+
+/// See [`crate::store::Store::plugin_keys`].
+pub(super) async fn plugin_keys(client: &Client, limit: u32) -> Result<Vec<PluginKey>, Fault> {
+    let statement = client.prepare_cached(PLUGIN_KEYS).await?;
+    let rows = client.query(&statement, &[&i64::from(limit)]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(PluginKey {
+                kid: row.try_get(0)?,
+                jwk: row.try_get(1)?,
+                ends: row.try_get(2)?,
+            })
+        })
+        .collect()
 }
 
 const HEARTBEAT: &str = concat!(

@@ -16,10 +16,16 @@ use super::error::Fault;
 use crate::store::StoreError;
 
 /// Every migration, oldest first.
-const MIGRATIONS: [(&str, &str); 1] = [(
-    "V1__tables",
-    include_str!("../../../schemas/sql/postgres/V1__tables.sql"),
-)];
+const MIGRATIONS: [(&str, &str); 2] = [
+    (
+        "V1__tables",
+        include_str!("../../../schemas/sql/postgres/V1__tables.sql"),
+    ),
+    (
+        "V2__plugin_key",
+        include_str!("../../../schemas/sql/postgres/V2__plugin_key.sql"),
+    ),
+];
 
 /// The version this code needs.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use rusqlite::params;
 
 use super::types::Json;
+use crate::store::PluginKey;
 use crate::store::Setting;
 use crate::store::Token;
 use crate::time::Timestamp;
@@ -117,4 +118,32 @@ pub(super) fn touch_tokens(to: &Connection, hashes: &[String]) -> rusqlite::Resu
         update.execute(params![hash, now, now.minus(USE_EXACT_TO)])?;
     }
     Ok(())
+}
+
+/// See [`crate::store::Store::add_plugin_key`].
+pub(super) fn add_plugin_key(to: &Connection, key: &PluginKey) -> rusqlite::Result<()> {
+    to.prepare_cached("delete from plugin_key where ends < ?1")?
+        .execute([Timestamp::now()])?;
+    to.prepare_cached(
+        "insert into plugin_key (kid, jwk, ends) values (?1, ?2, ?3)
+         on conflict (kid) do update set ends = excluded.ends",
+    )?
+    .execute(params![key.kid, Json(&key.jwk), key.ends])
+    .map(|_| ())
+}
+
+/// See [`crate::store::Store::plugin_keys`].
+pub(super) fn plugin_keys(from: &Connection, limit: u32) -> rusqlite::Result<Vec<PluginKey>> {
+    from.prepare_cached(
+        "select kid, jwk, ends from plugin_key where ?1 <= ends order by ends desc, kid limit ?2",
+    )?
+    .query_map(params![Timestamp::now(), limit], |row| {
+        let Json(jwk) = row.get(1)?;
+        Ok(PluginKey {
+            kid: row.get(0)?,
+            jwk,
+            ends: row.get(2)?,
+        })
+    })?
+    .collect()
 }

@@ -9,6 +9,7 @@ use tidings::store::ChannelSummary;
 use tidings::store::DeadFilter;
 use tidings::store::DeadLetter;
 use tidings::store::Find;
+use tidings::store::PluginKey;
 use tidings::store::Process;
 use tidings::store::Retention;
 use tidings::store::Setting;
@@ -82,6 +83,27 @@ pub(crate) async fn settings_are_replaced_as_a_whole(store: Arc<dyn Store>) {
     assert_eq!(of(&["user:a"]).await, second);
     store.save_settings("user:a", &[]).await.unwrap();
     assert_eq!(of(&["user:a", "user:b"]).await, other);
+}
+
+pub(crate) async fn a_public_key_is_kept_until_it_ends(store: Arc<dyn Store>) {
+    let key = |kid: &str, ends: Timestamp| PluginKey {
+        kid: kid.to_owned(),
+        jwk: serde_json::json!({"kty": "EC", "kid": kid}),
+        ends,
+    };
+    let later = Timestamp::now().plus(LONG);
+    let (first, second) = (key("a", later), key("b", later.plus(LONG)));
+    store.add_plugin_key(&first).await.unwrap();
+    store.add_plugin_key(&second).await.unwrap();
+    store.add_plugin_key(&key("ended", at(1))).await.unwrap();
+    let all = store.plugin_keys(10).await.unwrap();
+    assert_eq!(all, [second.clone(), first.clone()]);
+    let newest = store.plugin_keys(1).await.unwrap();
+    assert_eq!(newest, std::slice::from_ref(&second));
+    // Kept again, it holds longer.
+    let longer = key("a", second.ends.plus(LONG));
+    store.add_plugin_key(&longer).await.unwrap();
+    assert_eq!(store.plugin_keys(10).await.unwrap(), [longer, second]);
 }
 
 pub(crate) async fn a_token_is_kept_used_and_revoked(store: Arc<dyn Store>) {
