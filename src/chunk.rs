@@ -53,6 +53,9 @@ pub struct Chunk {
 pub struct Person {
     /// The user's ref, as the producer or the catalog wrote it.
     pub user: String,
+    /// The submission names them itself, and not only a group of theirs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub named: bool,
     /// What a decorator changed for this person alone; see [`Payload::patched`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patch: Option<Map<String, Value>>,

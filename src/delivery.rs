@@ -24,11 +24,29 @@ pub struct DeliveryBatch {
     pub channel: String,
     /// The content, unless an item's patch says otherwise.
     pub payload: Payload,
+    /// Where the deliveries are not for one person each: the refs of the submission. Absent for a
+    /// broadcast.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// At most [`DELIVERIES_PER_MESSAGE_MAX`].
     pub items: Vec<DeliveryItem>,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+impl DeliveryBatch {
+    /// The same with other deliveries.
+    pub fn with(&self, items: Vec<DeliveryItem>) -> Self {
+        Self {
+            header: self.header.clone(),
+            channel: self.channel.clone(),
+            payload: self.payload.clone(),
+            recipients: self.recipients.clone(),
+            items,
+            extra: self.extra.clone(),
+        }
+    }
 }
 
 /// One delivery in a queue message.
@@ -128,4 +146,7 @@ pub struct Attempt {
     /// When it will be tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_at: Option<Timestamp>,
+    /// It was not tried, only put off (`pending`): it does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uncounted: bool,
 }

@@ -20,8 +20,10 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::catalog::CatalogUser;
+use crate::chunk::RefReport;
 use crate::failure::Failure;
 use crate::failure::Reason;
+use crate::notification::EntityRef;
 use crate::notification::Payload;
 use crate::notification::Severity;
 use crate::time::Timestamp;
@@ -107,6 +109,36 @@ pub enum Audience {
     PerPerson,
     /// One delivery for the submission, whatever the settings of people.
     PerSubmission,
+    /// One delivery for each person whom the submission names itself, by the same rule, and one
+    /// for all the rest of it: groups and other entities, or everybody. Members of groups get none
+    /// of their own.
+    NamedAndSubmission,
+}
+
+impl Audience {
+    /// Whether a person gets a delivery; `named`: the submission names them itself.
+    pub fn includes(self, named: bool) -> bool {
+        match self {
+            Self::PerPerson => true,
+            Self::PerSubmission => false,
+            Self::NamedAndSubmission => named,
+        }
+    }
+
+    /// Whether a submission to these refs gets a delivery of its own.
+    pub fn includes_submission(self, refs: &[RefReport]) -> bool {
+        match self {
+            Self::PerPerson => false,
+            Self::PerSubmission => true,
+            Self::NamedAndSubmission => refs.iter().any(|one| !names_person(&one.entity)),
+        }
+    }
+}
+
+/// Whether a ref names a person.
+fn names_person(reference: &str) -> bool {
+    let parsed = reference.parse::<EntityRef>();
+    parsed.is_ok_and(|parsed| parsed.is_user())
 }
 
 /// What a sender is given.
@@ -126,12 +158,18 @@ pub struct Outgoing<'a> {
     pub link: Url,
     /// When the notification became visible.
     pub created: Timestamp,
-    /// For whom; `None` for a broadcast.
+    /// For whom; `None` for a broadcast, and for what is sent once per submission.
     pub user: Option<&'a str>,
     /// What the catalog knows of them.
     pub person: Option<&'a CatalogUser>,
+    /// Where there is no one person: the refs of the submission, as its producer wrote them, each
+    /// once. Empty for a broadcast.
+    pub recipients: &'a [String],
     /// Explicit where one notification has many targets, else empty.
     pub target: &'a str,
+    /// For a sender that [updates](Sender::updates): the service's id of what it sent to this
+    /// target for an earlier submission of the same scope.
+    pub earlier: Option<&'a str>,
     /// Which try this is, from 1.
     pub attempt: u32,
 }
@@ -153,6 +191,16 @@ pub enum Outcome {
     },
     /// It did not work.
     Failed(Failure),
+    /// It was not tried, since what it goes to has a fate of its own and is away, or full for now,
+    /// while the service as a whole works. It comes again, and that counts as no try.
+    Waits {
+        /// The shortest wait that makes sense.
+        after: Duration,
+        /// The word for lists.
+        reason: Reason,
+        /// One sentence.
+        detail: String,
+    },
 }
 
 /// Tells people of notifications.
@@ -181,9 +229,21 @@ pub trait Sender: Send + Sync + 'static {
         8
     }
 
-    /// The targets of one notification that has no single person: each becomes a delivery of its
-    /// own. Empty means that nobody is told, or, for a sender that sends once per submission, that
-    /// it is sent as it is.
+    /// Whether one person has several targets too, as with several workspaces of a chat.
+    fn fans_out(&self) -> bool {
+        false
+    }
+
+    /// Whether it changes what it sent before when a scope is sent again, and so wants to know
+    /// what that was.
+    fn updates(&self) -> bool {
+        false
+    }
+
+    /// The targets of one notification that has no single person (of every one, for a sender that
+    /// [fans out](Sender::fans_out)): each becomes a delivery of its own. Empty means that nobody
+    /// is told; but a person, or a submission of a sender that sends once for each, is told as it
+    /// is.
     async fn targets(&self, notification: &Outgoing<'_>) -> Result<Vec<String>, Failure> {
         let _ = notification;
         Ok(Vec::new())

@@ -4,6 +4,7 @@
 //! it wants no more. A user ref stands for itself and is never looked up; a group for its members
 //! and those of its descendants; anything else for its first owner. Source: contract 2.2.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -26,8 +27,8 @@ pub struct Relation {
     pub target_ref: String,
 }
 
-/// What the walk over recipients needs of an entity.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What Tidings needs of an entity.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entity {
     /// Its canonical ref.
     pub reference: String,
@@ -35,6 +36,8 @@ pub struct Entity {
     pub kind: String,
     /// In the catalog's order.
     pub relations: Vec<Relation>,
+    /// `metadata.annotations`; for senders, the walk does not need them.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// The people that a submission reaches, and what became of each of its refs.
@@ -382,6 +385,7 @@ mod tests {
                     target_ref: target.to_owned(),
                 })
                 .collect(),
+            ..Entity::default()
         }
     }
 
@@ -508,6 +512,7 @@ mod tests {
             reference: "group:default/g0".into(),
             kind: "Group".into(),
             relations: members.collect(),
+            ..Entity::default()
         }];
         for n in 1..20_000 {
             catalog.push(entity(&format!("Group:g{n} parentOf>group:g{}", n - 1)));

@@ -27,6 +27,7 @@ use self::outcome::Try;
 use crate::catalog::Catalog;
 use crate::catalog::CatalogUser;
 use crate::delivery::DeliveryBatch;
+use crate::delivery::DeliveryItem;
 use crate::failure::Failure;
 use crate::failure::Kind;
 use crate::failure::Reason;
@@ -117,8 +118,12 @@ impl Deliveries {
     ) -> Result<Vec<Vec<crate::queue::Message>>, Failure> {
         let token = Uuid::new_v4();
         let until = Instant::now() + self.lease - self.lease / LEASE_MARGIN;
-        let turn = self.claim(batches, token).await?;
-        let people = match self.people(&turn).await {
+        let mut turn = self.claim(batches, token).await?;
+        let found = match self.find_earlier(&mut turn).await {
+            Ok(()) => self.people(&turn).await,
+            Err(failure) => Err(failure),
+        };
+        let people = match found {
             Ok(people) => people,
             Err(failure) => return self.give_back(&turn, failure).await,
         };
@@ -195,6 +200,9 @@ impl Deliveries {
                 "the deliveries in hand took longer than their lease",
             )));
         }
+        if let Some(outcome) = claimed.superseded() {
+            return Came::Of(outcome);
+        }
         let (header, item) = (&claimed.batch.header, claimed.item);
         let payload = personal(&claimed.batch.payload, item.patch.as_ref());
         let outgoing = Outgoing {
@@ -207,13 +215,17 @@ impl Deliveries {
             created: item.created,
             user: item.user.as_deref(),
             person,
+            recipients: match item.user {
+                Some(_) => &[],
+                None => &claimed.batch.recipients,
+            },
             target: &item.target,
+            earlier: claimed.earlier.as_ref().map(|one| one.provider_id.as_str()),
             attempt: claimed.attempt,
         };
-        if claimed.wants_targets() {
-            let once = self.sender.audience() == Audience::PerSubmission;
+        if self.wants_targets(item) {
             match self.sender.targets(&outgoing).await {
-                Ok(targets) if targets.is_empty() && once => {}
+                Ok(targets) if targets.is_empty() && self.sends_as_is(item) => {}
                 Ok(targets) => return Came::Targets(targets),
                 Err(failure) => return Came::Of(Outcome::Failed(failure)),
             }
@@ -237,6 +249,16 @@ impl Deliveries {
             "stage" => format!("deliver.{}", self.sender.name()))
         .record(started.elapsed());
         Came::Of(outcome)
+    }
+
+    /// Whether it stands for many targets that are still to be found.
+    fn wants_targets(&self, item: &DeliveryItem) -> bool {
+        item.target.is_empty() && (item.user.is_none() || self.sender.fans_out())
+    }
+
+    /// Whether it is sent where no targets are found.
+    fn sends_as_is(&self, item: &DeliveryItem) -> bool {
+        item.user.is_some() || self.sender.audience() == Audience::PerSubmission
     }
 
     /// The link as an absolute address; the app's notifications page where there is none, as the

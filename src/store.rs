@@ -34,6 +34,7 @@ pub use self::persist::Change;
 pub use self::persist::ChunkRows;
 pub use self::persist::ChunkStored;
 pub use self::persist::Claim;
+pub use self::persist::Earlier;
 pub use self::persist::NewDelivery;
 pub use self::persist::Row;
 pub use self::persist::RowStored;
@@ -115,6 +116,11 @@ pub trait Store: Send + Sync + 'static {
         attempts: &[Attempt],
         dead: &[DeadLetter],
     ) -> Result<Vec<Uuid>, StoreError>;
+
+    /// For each of these deliveries, what was sent last to the same target for another submission
+    /// of the same notification: what a service may change in place. Only what has an id of the
+    /// service. Answers in the order asked.
+    async fn earlier(&self, ids: &[Uuid]) -> Result<Vec<Option<Earlier>>, StoreError>;
 
     /// Gives claimed deliveries back untried.
     async fn release(&self, token: Uuid, ids: &[Uuid]) -> Result<(), StoreError>;

@@ -32,6 +32,7 @@ grant select on setting to tidings_decorator;
 -- sender: claims, records, expands; files the letters that come of it. It reads no inbox.
 grant select, insert, update on delivery to tidings_sender;
 grant select, insert on dead_letter to tidings_sender;
+grant select (submission, no, accepted_at) on submission_chunk to tidings_sender;
 
 -- inbox: reads and marks; settings; for operators, timelines, dead letters and tokens.
 grant select, update on notification to tidings_inbox;

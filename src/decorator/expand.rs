@@ -1,6 +1,7 @@
 //! From recipients to chunks of people.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::catalog::Catalog;
 use crate::chunk::CHUNK_PEOPLE_MAX;
@@ -8,6 +9,7 @@ use crate::chunk::Chunk;
 use crate::chunk::Note;
 use crate::chunk::Person;
 use crate::failure::Failure;
+use crate::notification::EntityRef;
 use crate::notification::Recipients;
 use crate::queue::Message;
 use crate::recipients::Audience;
@@ -48,12 +50,17 @@ pub(super) fn cut(
     now: Timestamp,
 ) -> (Chunk, Vec<Chunk>) {
     let broadcast = audience.is_none();
+    let named = named(&submission.recipients);
     let (mut users, refs) = audience.map_or_else(Default::default, |one| (one.users, one.refs));
     if CHUNK_PEOPLE_MAX < users.len() {
         users.sort_unstable();
     }
     let of = u32::try_from(users.len().div_ceil(CHUNK_PEOPLE_MAX).max(1)).unwrap_or(u32::MAX);
-    let mut users = users.into_iter().map(|user| Person { user, patch: None });
+    let mut users = users.into_iter().map(|user| Person {
+        named: canonical(&user).is_some_and(|user| named.contains(&user)),
+        user,
+        patch: None,
+    });
     let mut people = || users.by_ref().take(CHUNK_PEOPLE_MAX).collect();
     let first = Chunk {
         header: submission.header,
@@ -83,6 +90,20 @@ pub(super) fn cut(
         },
         rest,
     )
+}
+
+/// The people whom the recipients name themselves, canonical.
+fn named(recipients: &Recipients) -> HashSet<String> {
+    let Recipients::Entity { refs, .. } = recipients else {
+        return HashSet::new();
+    };
+    refs.iter().filter_map(|one| canonical(one)).collect()
+}
+
+/// The canonical ref of a person.
+fn canonical(reference: &str) -> Option<String> {
+    let parsed: EntityRef = reference.parse().ok()?;
+    parsed.is_user().then(|| parsed.canonical())
 }
 
 /// Chunks as messages for other decorator workers.

@@ -8,13 +8,15 @@ use super::Parcel;
 use super::Pipeline;
 use super::expand::waves;
 use crate::chunk::Chunk;
+use crate::chunk::Person;
+use crate::chunk::RefOutcome;
+use crate::chunk::RefReport;
 use crate::delivery::DeliveryState;
 use crate::failure::Failure;
 use crate::failure::Reason;
 use crate::notification::Payload;
 use crate::notification::delivery_id;
 use crate::notification::notification_id;
-use crate::processor::Audience;
 use crate::processor::Sender;
 use crate::processor::personal;
 use crate::settings::Preferences;
@@ -71,12 +73,13 @@ impl Pipeline {
                 .patch
                 .as_ref()
                 .map(|patch| personal(&chunk.payload, Some(patch)));
-            let row = self.personal_row(chunk, &person.user, own, preferences);
+            let row = self.personal_row(chunk, person, own, preferences);
             muted += u32::from(!row.stored);
             rows.push(row);
         }
         rows.sort_by(|a, b| a.user.cmp(&b.user));
-        if chunk.no == 0 && !chunk.broadcast && !rows.is_empty() {
+        let somebody = !rows.is_empty() || (dropped.is_empty() && names_something(chunk));
+        if chunk.no == 0 && !chunk.broadcast && somebody {
             rows.extend(self.submission_row(chunk));
         }
         ChunkRows {
@@ -97,16 +100,18 @@ impl Pipeline {
     fn personal_row(
         &self,
         chunk: &Chunk,
-        user: &str,
+        person: &Person,
         own: Option<Payload>,
         preferences: &Preferences<'_>,
     ) -> Row {
         let (header, payload) = (&chunk.header, own.as_ref().unwrap_or(&chunk.payload));
+        let user = person.user.as_str();
         let id = notification_id(&header.origin, payload.scope(), header.id, Some(user));
         let topic = payload.topic.as_deref();
         let wants = |channel: &str| preferences.wants(user, channel, &header.origin, topic);
         let deliveries = self
-            .senders(payload, Audience::PerPerson)
+            .senders(payload)
+            .filter(|sender| sender.audience().includes(person.named))
             .map(|sender| {
                 let mut delivery = pending(id, header.id, sender.name());
                 if !wants(sender.channel()) {
@@ -135,9 +140,8 @@ impl Pipeline {
     fn broadcast_row(&self, chunk: &Chunk) -> Row {
         let (header, payload) = (&chunk.header, &chunk.payload);
         let id = notification_id(&header.origin, payload.scope(), header.id, None);
-        let deliveries = [Audience::PerPerson, Audience::PerSubmission]
-            .into_iter()
-            .flat_map(|audience| self.senders(payload, audience))
+        let deliveries = self
+            .senders(payload)
             .map(|sender| pending(id, header.id, sender.name()))
             .collect();
         Row {
@@ -154,7 +158,8 @@ impl Pipeline {
         let (header, payload) = (&chunk.header, &chunk.payload);
         let id = notification_id(&header.origin, payload.scope(), header.id, Some(""));
         let deliveries: Vec<_> = self
-            .senders(payload, Audience::PerSubmission)
+            .senders(payload)
+            .filter(|sender| sender.audience().includes_submission(&chunk.refs))
             .map(|sender| pending(id, header.id, sender.name()))
             .collect();
         (!deliveries.is_empty()).then_some(Row {
@@ -166,11 +171,11 @@ impl Pipeline {
         })
     }
 
-    fn senders(&self, payload: &Payload, audience: Audience) -> impl Iterator<Item = &dyn Sender> {
+    fn senders(&self, payload: &Payload) -> impl Iterator<Item = &dyn Sender> {
         self.senders
             .iter()
             .map(AsRef::as_ref)
-            .filter(move |sender| sender.audience() == audience && sender.filter().passes(payload))
+            .filter(move |sender| sender.filter().passes(payload))
     }
 
     /// Persists the chunks, as many in one transaction as touch different rows.
@@ -205,6 +210,12 @@ impl Pipeline {
             "the store answered for fewer chunks than it was given",
         ))
     }
+}
+
+/// Whether the submission is more than a typo. A group without members may have a channel.
+fn names_something(chunk: &Chunk) -> bool {
+    let known = |one: &RefReport| one.outcome != RefOutcome::Unknown;
+    chunk.refs.iter().any(known)
 }
 
 fn pending(notification: Uuid, revision: Uuid, sender: &str) -> NewDelivery {

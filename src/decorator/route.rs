@@ -23,6 +23,7 @@ use crate::signal::Signal;
 use crate::store::Change;
 use crate::store::ChunkRows;
 use crate::store::ChunkStored;
+use crate::store::Row;
 use crate::store::RowStored;
 use crate::telemetry::Event;
 use crate::telemetry::metric;
@@ -46,7 +47,7 @@ impl Pipeline {
             .iter()
             .map(|row| (row.notification.id, row.notification.created))
             .collect();
-        let mut items: BTreeMap<&str, Vec<DeliveryItem>> = BTreeMap::new();
+        let mut items: BTreeMap<(&str, bool), Vec<DeliveryItem>> = BTreeMap::new();
         for row in &plan.rows {
             let patch = row.payload.as_ref().map(|own| chunk.payload.patch_to(own));
             for delivery in row
@@ -55,7 +56,7 @@ impl Pipeline {
                 .filter(|one| pending.contains(&one.id))
             {
                 items
-                    .entry(&delivery.channel)
+                    .entry((delivery.channel.as_str(), row.user.is_some()))
                     .or_default()
                     .push(DeliveryItem {
                         id: delivery.id,
@@ -68,11 +69,13 @@ impl Pipeline {
             }
         }
         let mut messages = Vec::new();
-        for (channel, items) in items {
+        for ((channel, personal), items) in items {
+            let refs = chunk.refs.iter().filter(|_| !personal);
             let batch = DeliveryBatch {
                 header: chunk.header.clone(),
                 channel: channel.to_owned(),
                 payload: chunk.payload.clone(),
+                recipients: refs.map(|one| one.entity.clone()).collect(),
                 items,
                 extra: Map::new(),
             };
@@ -140,7 +143,8 @@ impl Pipeline {
                 .count();
             metrics::counter!(metric::ROWS, "change" => word).increment(count as u64);
         }
-        let nobody = plan.rows.is_empty() && plan.dropped == 0 && plan.of == 1;
+        let reached = |row: &Row| row.stored || row.user.is_some();
+        let nobody = !plan.rows.iter().any(reached) && plan.dropped == 0 && plan.of == 1;
         if nobody && !plan.refs.is_empty() {
             let refs: Vec<String> = plan.refs.iter().map(|one| one.entity.clone()).collect();
             tracing::warn!(submission.id = %submission, origin, refs = refs.join(" "),

@@ -6,12 +6,16 @@ use super::Deliveries;
 use crate::delivery::DeliveryBatch;
 use crate::delivery::DeliveryItem;
 use crate::failure::Failure;
+use crate::failure::Reason;
+use crate::processor::Outcome;
+use crate::processor::personal;
 use crate::store::Claim;
+use crate::store::Earlier;
 use crate::store::NewDelivery;
 use crate::time::Timestamp;
 
 /// A delivery that is ours until the lease runs out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Claimed<'a> {
     /// Which batch of the turn it came in.
     pub(super) index: usize,
@@ -19,12 +23,20 @@ pub(super) struct Claimed<'a> {
     pub(super) item: &'a DeliveryItem,
     /// Which try this is, from 1.
     pub(super) attempt: u32,
+    /// What was sent to the same target for another submission of its scope.
+    pub(super) earlier: Option<Earlier>,
 }
 
 impl Claimed<'_> {
-    /// Whether it stands for many targets that are still to be found.
-    pub(super) fn wants_targets(&self) -> bool {
-        self.item.user.is_none() && self.item.target.is_empty()
+    /// What becomes of it where a later submission of its scope came first: sent now, it would
+    /// put the older content over the newer.
+    pub(super) fn superseded(&self) -> Option<Outcome> {
+        let (earlier, mine) = (self.earlier.as_ref()?, &self.batch.header);
+        let newer = (mine.accepted_at, mine.id) < (earlier.accepted_at, earlier.submission);
+        newer.then(|| Outcome::Skipped {
+            reason: Reason::Superseded,
+            detail: "a later submission of its scope was sent first".to_owned(),
+        })
     }
 }
 
@@ -77,6 +89,7 @@ impl Deliveries {
                         batch,
                         item,
                         attempt,
+                        earlier: None,
                     });
                 }
                 Claim::NotBefore(at) => turn.later.push((index, item, at)),
@@ -84,6 +97,27 @@ impl Deliveries {
             }
         }
         Ok(turn)
+    }
+
+    /// Finds what was sent before for the same scopes, if the sender updates it.
+    pub(super) async fn find_earlier(&self, turn: &mut Turn<'_>) -> Result<(), Failure> {
+        if !self.sender.updates() {
+            return Ok(());
+        }
+        let scoped = |one: &&mut Claimed<'_>| {
+            let patch = one.item.patch.as_ref();
+            personal(&one.batch.payload, patch).scope().is_some()
+        };
+        let scoped: Vec<&mut Claimed<'_>> = turn.mine.iter_mut().filter(scoped).collect();
+        if scoped.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = scoped.iter().map(|one| one.item.id).collect();
+        let found = self.store.earlier(&ids).await?;
+        for (one, earlier) in scoped.into_iter().zip(found) {
+            one.earlier = earlier;
+        }
+        Ok(())
     }
 
     /// Gives back, untried, whatever of the turn is still claimed.

@@ -81,7 +81,7 @@ impl Deliveries {
                 }
                 Came::Targets(_) => Outcome::Skipped {
                     reason: Reason::NoAddress,
-                    detail: "the sender names nobody for a broadcast".to_owned(),
+                    detail: "the sender names no target for it".to_owned(),
                 },
                 Came::Of(outcome) => outcome,
             };
@@ -129,6 +129,7 @@ impl Deliveries {
             detail,
             provider_id,
             next_at: None,
+            uncounted: false,
         };
         match outcome {
             Outcome::Sent { provider_id } => {
@@ -149,10 +150,22 @@ impl Deliveries {
                 attempt.next_at = wait.map(|wait| now.plus(wait));
                 Some((attempt, wait))
             }
+            Outcome::Waits {
+                after,
+                reason,
+                detail,
+            } => {
+                let attempt = Attempt {
+                    next_at: Some(now.plus(after)),
+                    uncounted: true,
+                    ..attempt(DeliveryState::Pending, Some(reason), Some(detail), None)
+                };
+                Some((attempt, Some(after)))
+            }
         }
     }
 
-    /// Replaces a delivery by one for each target, and puts those on the slow lane.
+    /// Replaces a delivery by one for each target. Many take the slow lane; a few stay on theirs.
     async fn expand(
         &self,
         turn: &Turn<'_>,
@@ -163,7 +176,7 @@ impl Deliveries {
         self.store
             .expand(turn.token, claimed.item.id, &children)
             .await?;
-        let items = children
+        let items: Vec<DeliveryItem> = children
             .into_iter()
             .map(|child| DeliveryItem {
                 id: child.id,
@@ -171,8 +184,10 @@ impl Deliveries {
                 ..claimed.item.clone()
             })
             .collect();
-        let key = topology::deliver(&claimed.batch.channel, true);
-        messages(&key, claimed.batch, items, None)
+        let slow = topology::deliver(&claimed.batch.channel, true);
+        let (own, _) = &turn.batches[claimed.index];
+        let many = topology::BULK_PEOPLE < items.len();
+        messages(if many { &slow } else { own }, claimed.batch, items, None)
     }
 
     fn tell(
@@ -184,10 +199,10 @@ impl Deliveries {
     ) {
         let channel = claimed.batch.channel.clone();
         let reason = attempt.reason.map_or("", Reason::as_str);
-        let outcome = if wait.is_some() {
-            "retrying"
-        } else {
-            attempt.state.as_str()
+        let outcome = match wait {
+            Some(_) if attempt.uncounted => "waiting",
+            Some(_) => "retrying",
+            None => attempt.state.as_str(),
         };
         metrics::counter!(metric::DELIVERIES,
             "channel" => channel.clone(), "outcome" => outcome, "reason" => reason)
@@ -247,13 +262,7 @@ fn messages(
     items
         .chunks(DELIVERIES_PER_MESSAGE_MAX)
         .map(|part| {
-            let batch = DeliveryBatch {
-                header: batch.header.clone(),
-                channel: batch.channel.clone(),
-                payload: batch.payload.clone(),
-                items: part.to_vec(),
-                extra: batch.extra.clone(),
-            };
+            let batch = batch.with(part.to_vec());
             let id = part
                 .first()
                 .map_or_else(String::new, |first| first.id.to_string());
@@ -274,11 +283,8 @@ fn body(batch: &DeliveryBatch) -> Result<Vec<u8>, Failure> {
 /// The dead letter of a delivery that is given up: a message that carries it alone.
 fn letter(token: Uuid, claimed: &Claimed<'_>, attempt: &Attempt, now: Timestamp) -> DeadLetter {
     let batch = DeliveryBatch {
-        header: claimed.batch.header.clone(),
-        channel: claimed.batch.channel.clone(),
-        payload: claimed.batch.payload.clone(),
-        items: vec![claimed.item.clone()],
         extra: Map::new(),
+        ..claimed.batch.with(vec![claimed.item.clone()])
     };
     DeadLetter {
         id: 0,

@@ -125,3 +125,14 @@ pub enum Claim {
     /// Somebody else holds it, or its time has not come: not before this moment.
     NotBefore(Timestamp),
 }
+
+/// What was sent before to the same target, for another submission of the same notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// The id that the service gave it.
+    pub provider_id: String,
+    /// The submission it was sent for.
+    pub submission: Uuid,
+    /// When that was accepted.
+    pub accepted_at: Timestamp,
+}

@@ -40,6 +40,7 @@ use crate::store::Claim;
 use crate::store::Counts;
 use crate::store::DeadFilter;
 use crate::store::DeadLetter;
+use crate::store::Earlier;
 use crate::store::Find;
 use crate::store::Mark;
 use crate::store::NewDelivery;
@@ -181,6 +182,10 @@ impl Store for PostgresStore {
         work!(self, |client, again| delivery::record(
             client, token, attempts, dead, again
         ))
+    }
+
+    async fn earlier(&self, ids: &[Uuid]) -> Result<Vec<Option<Earlier>>, StoreError> {
+        work!(self, |client, _| delivery::earlier(client, ids))
     }
 
     async fn release(&self, token: Uuid, ids: &[Uuid]) -> Result<(), StoreError> {

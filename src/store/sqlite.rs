@@ -30,6 +30,7 @@ use super::Claim;
 use super::Counts;
 use super::DeadFilter;
 use super::DeadLetter;
+use super::Earlier;
 use super::Find;
 use super::Mark;
 use super::NewDelivery;
@@ -114,6 +115,11 @@ impl Store for SqliteStore {
         let (attempts, dead) = (attempts.to_vec(), dead.to_vec());
         self.write(move |to| deliveries::record(to, token, &attempts, &dead))
             .await
+    }
+
+    async fn earlier(&self, ids: &[Uuid]) -> Result<Vec<Option<Earlier>>, StoreError> {
+        let ids = ids.to_vec();
+        self.read(move |from| deliveries::earlier(from, &ids)).await
     }
 
     async fn release(&self, token: Uuid, ids: &[Uuid]) -> Result<(), StoreError> {

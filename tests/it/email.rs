@@ -129,7 +129,9 @@ fn outgoing<'a>(payload: &'a Payload, person: Option<&'a CatalogUser>) -> Outgoi
         created: Timestamp::parse("2026-11-24T18:42:07.123Z").unwrap(),
         user: Some("user:default/ann"),
         person,
+        recipients: &[],
         target: "",
+        earlier: None,
         attempt: 1,
     }
 }

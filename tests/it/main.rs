@@ -18,6 +18,7 @@ mod page;
 mod producers;
 mod queue;
 mod roles;
+mod routing;
 mod schemas;
 mod store;
 mod support;

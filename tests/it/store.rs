@@ -75,11 +75,14 @@ macro_rules! conformance {
                 only_the_holder_records_releases_and_expands,
                 a_late_record_counts_while_nobody_else_has_claimed,
                 a_given_back_delivery_is_untried,
+                a_delivery_that_is_put_off_is_untried_and_says_why,
+                what_was_sent_before_for_a_scope_is_found,
                 an_expanded_delivery_is_replaced_by_its_targets,
                 an_unknown_delivery_is_done;
             stranded:
                 a_stranded_delivery_comes_back_as_it_was_planned,
                 a_stranded_delivery_comes_back_once,
+                a_stranded_delivery_of_a_submission_has_its_recipients,
                 what_is_held_waits_or_is_done_is_not_stranded,
                 many_stranded_deliveries_come_in_messages_of_fifty;
             inbox:

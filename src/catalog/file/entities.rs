@@ -164,6 +164,7 @@ impl Reader {
             reference: reference.clone(),
             kind,
             relations: explicit(node)?,
+            annotations: annotations(metadata)?,
         };
         self.all.insert(reference, Record { entity, person });
         Ok(())
@@ -230,6 +231,15 @@ fn person(
         Some(profile) => Ok(profile.text(name)?.filter(|text| !text.is_empty())),
         None => Ok(None),
     };
+    Ok(CatalogUser {
+        reference: reference.to_owned(),
+        display_name: field("displayName")?,
+        email: field("email")?,
+        annotations: annotations(metadata)?,
+    })
+}
+
+fn annotations(metadata: Node<'_>) -> Result<BTreeMap<String, String>, FileError> {
     let mut annotations = BTreeMap::new();
     if let Some(YamlData::Mapping(fields)) = metadata
         .child("annotations")
@@ -240,12 +250,7 @@ fn person(
             annotations.insert(key, metadata.with(value).scalar("annotations")?);
         }
     }
-    Ok(CatalogUser {
-        reference: reference.to_owned(),
-        display_name: field("displayName")?,
-        email: field("email")?,
-        annotations,
-    })
+    Ok(annotations)
 }
 
 /// The relations that are written out, as in entities that come from a catalog's API.

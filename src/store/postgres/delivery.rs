@@ -21,6 +21,7 @@ use super::types::header;
 use super::types::header_columns;
 use super::types::now;
 use super::types::word;
+use crate::chunk::RefReport;
 use crate::delivery::Attempt;
 use crate::delivery::DELIVERIES_PER_MESSAGE_MAX;
 use crate::delivery::DeliveryBatch;
@@ -28,6 +29,7 @@ use crate::delivery::DeliveryItem;
 use crate::delivery::DeliveryState;
 use crate::store::Claim;
 use crate::store::DeadLetter;
+use crate::store::Earlier;
 use crate::store::NewDelivery;
 use crate::time::Timestamp;
 
@@ -107,13 +109,16 @@ const RECORD: &str = concat!(
 )
 update delivery d set state = t.state, reason = t.reason, detail = t.detail,
  provider_id = coalesce(t.provider_id, d.provider_id),
- attempts = d.attempts + (d.state = 'claimed')::integer,
+ attempts = d.attempts + (d.state = 'claimed' and not t.uncounted)::integer,
  due_at = coalesce(t.next_at, now.at), sweep_at = coalesce(t.next_at, now.at),
- failed_at = case when t.state in ('pending', 'failed') then now.at else d.failed_at end,
- failure = case when t.state in ('pending', 'failed') then t.detail else d.failure end,
+ failed_at = case when t.state in ('pending', 'failed') and not t.uncounted
+  then now.at else d.failed_at end,
+ failure = case when t.state in ('pending', 'failed') and not t.uncounted
+  then t.detail else d.failure end,
  updated_at = now.at
 from held, now, unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[],
- $7::timestamptz[]) as t(id, state, reason, detail, provider_id, next_at)
+ $7::timestamptz[], $9::boolean[])
+ as t(id, state, reason, detail, provider_id, next_at, uncounted)
 where d.id = held.id and t.id = held.id and (d.state = 'claimed' or d.state = t.state)
 returning d.id"
 );
@@ -142,6 +147,7 @@ pub(super) async fn record(
         .map(|one| one.provider_id.as_deref().map(clean))
         .collect();
     let next: Vec<Option<Timestamp>> = attempts.iter().map(|one| one.next_at).collect();
+    let uncounted: Vec<bool> = attempts.iter().map(|one| one.uncounted).collect();
 
     let tx = client.transaction().await?;
     let statement = tx.prepare_cached(RECORD).await?;
@@ -149,7 +155,7 @@ pub(super) async fn record(
         .query(
             &statement,
             &[
-                &token, &ids, &states, &reasons, &details, &providers, &next, &again,
+                &token, &ids, &states, &reasons, &details, &providers, &next, &again, &uncounted,
             ],
         )
         .await?;
@@ -167,6 +173,36 @@ pub(super) async fn record(
     dead::file(&tx, &mine).await?;
     tx.commit().await?;
     Ok(ids.into_iter().filter(|id| recorded.contains(id)).collect())
+}
+
+const EARLIER: &str = "select e.provider_id, e.submission, e.accepted_at
+from unnest($1::uuid[]) with ordinality as t(id, no)
+left join delivery d on d.id = t.id
+left join lateral (
+ select p.provider_id, c.submission, c.accepted_at
+ from delivery p join submission_chunk c on c.submission = p.submission and c.no = p.chunk
+ where p.notification = d.notification and p.channel = d.channel and p.target = d.target
+  and p.id <> d.id and p.state = 'sent' and p.provider_id is not null
+ order by p.updated_at desc limit 1
+) e on true
+order by t.no";
+
+/// See [`crate::store::Store::earlier`].
+pub(super) async fn earlier(client: &Client, ids: &[Uuid]) -> Result<Vec<Option<Earlier>>, Fault> {
+    let statement = client.prepare_cached(EARLIER).await?;
+    let rows = client.query(&statement, &[&ids]).await?;
+    rows.iter()
+        .map(|row| {
+            let Some(provider_id) = row.try_get(0)? else {
+                return Ok(None);
+            };
+            Ok(Some(Earlier {
+                provider_id,
+                submission: row.try_get(1)?,
+                accepted_at: row.try_get(2)?,
+            }))
+        })
+        .collect()
 }
 
 const RELEASE: &str = concat!(
@@ -257,7 +293,7 @@ const STRANDED: &str = concat!(
 select "#,
     header_columns!(),
     r#", c.no, c.payload, t.id, t.notification, t."user", t.target,
- c.patches -> t.notification::text, coalesce(n.created, b.created, t.created_at)
+ c.patches -> t.notification::text, coalesce(n.created, b.created, t.created_at), c.refs
 from taken t
 join submission_chunk c on c.submission = t.submission and c.no = t.chunk
 left join notification n on n.id = t.notification
@@ -288,6 +324,7 @@ pub(super) async fn stranded(
                 header,
                 channel: channel.to_owned(),
                 payload,
+                recipients: Vec::new(),
                 items: Vec::new(),
                 extra: Map::new(),
             });
@@ -302,6 +339,11 @@ pub(super) async fn stranded(
             created: row.try_get(13)?,
         };
         if let Some(batch) = chunk.last_mut() {
+            if item.user.is_none() && batch.recipients.is_empty() {
+                let refs: Option<Json<Vec<RefReport>>> = row.try_get(14)?;
+                let refs = refs.into_iter().flat_map(|Json(refs)| refs);
+                batch.recipients = refs.map(|one| one.entity).collect();
+            }
             batch.items.push(item);
         }
     }

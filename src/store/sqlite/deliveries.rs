@@ -18,6 +18,7 @@ use crate::delivery::Attempt;
 use crate::delivery::DeliveryState;
 use crate::store::Claim;
 use crate::store::DeadLetter;
+use crate::store::Earlier;
 use crate::store::NewDelivery;
 use crate::time::Timestamp;
 
@@ -109,9 +110,9 @@ pub(super) fn record(
         "update delivery set
            state = ?3, reason = ?4, detail = ?5, provider_id = ifnull(?6, provider_id),
            due_at = ifnull(?7, ?8), sweep_at = ifnull(?7, ?8), claim_token = null,
-           attempts = attempts + 1, updated_at = ?8,
-           failed_at = iif(?3 in ('pending', 'failed'), ?8, failed_at),
-           failure = iif(?3 in ('pending', 'failed'), ?5, failure)
+           attempts = attempts + not ?9, updated_at = ?8,
+           failed_at = iif(?3 in ('pending', 'failed') and not ?9, ?8, failed_at),
+           failure = iif(?3 in ('pending', 'failed') and not ?9, ?5, failure)
          where id = ?1 and state = 'claimed' and claim_token = ?2",
     )?;
     let mut recorded = Vec::with_capacity(attempts.len());
@@ -125,6 +126,7 @@ pub(super) fn record(
             attempt.provider_id,
             attempt.next_at,
             now,
+            attempt.uncounted,
         ])?;
         if 0 < changed {
             recorded.push(attempt.delivery);
@@ -139,6 +141,30 @@ pub(super) fn record(
         }
     }
     Ok(recorded)
+}
+
+/// See [`crate::store::Store::earlier`].
+pub(super) fn earlier(from: &Connection, ids: &[Uuid]) -> rusqlite::Result<Vec<Option<Earlier>>> {
+    let mut look = from.prepare_cached(
+        "select p.provider_id, c.submission, c.accepted_at
+         from delivery d
+         join delivery p on p.notification = d.notification and p.channel = d.channel
+           and p.target = d.target and p.id <> d.id
+           and p.state = 'sent' and p.provider_id is not null
+         join submission_chunk c on c.submission = p.submission and c.no = p.chunk
+         where d.id = ?1 order by p.updated_at desc limit 1",
+    )?;
+    let mut one = |id: &Uuid| {
+        look.query_row([id], |row| {
+            Ok(Earlier {
+                provider_id: row.get(0)?,
+                submission: row.get(1)?,
+                accepted_at: row.get(2)?,
+            })
+        })
+        .optional()
+    };
+    ids.iter().map(&mut one).collect()
 }
 
 /// See [`crate::store::Store::release`].

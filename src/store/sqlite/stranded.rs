@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::types::Json;
 use super::types::header;
 use super::types::header_columns;
+use crate::chunk::RefReport;
 use crate::delivery::DELIVERIES_PER_MESSAGE_MAX;
 use crate::delivery::DeliveryBatch;
 use crate::delivery::DeliveryItem;
@@ -86,18 +87,19 @@ fn of_chunk(
     let sql = concat!(
         "select ",
         header_columns!(),
-        ", c.payload, c.patches from submission_chunk c where c.submission = ?1 and c.no = ?2"
+        ", c.payload, c.patches, c.refs from submission_chunk c where c.submission = ?1 and c.no = ?2"
     );
     let chunk = from
         .prepare_cached(sql)?
         .query_row(params![submission, no], |row| {
             let Json(payload) = row.get(6)?;
             let patches: Option<Json<BTreeMap<Uuid, Map<String, Value>>>> = row.get(7)?;
-            Ok((header(row)?, payload, patches))
+            let Json::<Vec<RefReport>>(refs) = row.get(8)?;
+            Ok((header(row)?, payload, patches, refs))
         })
         .optional()?;
     // A chunk is kept as long as one of its deliveries is open.
-    let Some((header, payload, patches)) = chunk else {
+    let Some((header, payload, patches, refs)) = chunk else {
         return Ok(Vec::new());
     };
     if let Some(Json(patches)) = patches {
@@ -105,12 +107,19 @@ fn of_chunk(
             item.patch = patches.get(&item.notification).cloned();
         }
     }
+    let refs: Vec<String> = refs.into_iter().map(|one| one.entity).collect();
+    let personal = |items: &[DeliveryItem]| items.iter().all(|item| item.user.is_some());
     let batches = items.chunks(DELIVERIES_PER_MESSAGE_MAX);
     Ok(batches
         .map(|items| DeliveryBatch {
             header: header.clone(),
             channel: channel.to_owned(),
             payload: Clone::clone(&payload),
+            recipients: if personal(items) {
+                Vec::new()
+            } else {
+                refs.clone()
+            },
             items: items.to_vec(),
             extra: Map::new(),
         })

@@ -280,6 +280,7 @@ async fn each_program_can_do_its_work_and_no_other() {
         .claim(&ids, token, Duration::from_secs(60))
         .await
         .unwrap();
+    assert_eq!(sender.earlier(&ids).await.unwrap(), [None]);
     sender.release(token, &ids).await.unwrap();
     sender
         .claim(&ids, token, Duration::from_secs(60))
@@ -292,6 +293,7 @@ async fn each_program_can_do_its_work_and_no_other() {
         detail: None,
         provider_id: None,
         next_at: None,
+        uncounted: false,
     };
     let letters = [letter(vec![ids[0]])];
     assert_eq!(
@@ -717,6 +719,7 @@ async fn the_pipeline_and_the_inbox_never_scan_a_table() {
             detail: None,
             provider_id: None,
             next_at: None,
+            uncounted: false,
         });
         store
             .record(token, &sent.collect::<Vec<_>>(), &[])

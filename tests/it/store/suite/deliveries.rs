@@ -9,6 +9,7 @@ use tidings::delivery::DeliveryState;
 use tidings::failure::Reason;
 use tidings::store::Claim;
 use tidings::store::DeliveryLine;
+use tidings::store::Earlier;
 use tidings::store::Find;
 use tidings::store::NewDelivery;
 use tidings::store::Store;
@@ -22,6 +23,7 @@ use crate::support::store::CHANNEL;
 use crate::support::store::delivery;
 use crate::support::store::header;
 use crate::support::store::persist;
+use crate::support::store::scoped;
 use crate::support::store::send;
 use crate::support::store::titled;
 use crate::support::store::to_everybody;
@@ -36,6 +38,7 @@ pub(super) fn ended(id: Uuid, state: DeliveryState) -> Attempt {
         detail: fault.then(|| "it said 500".to_owned()),
         provider_id: None,
         next_at: None,
+        uncounted: false,
     }
 }
 
@@ -231,6 +234,76 @@ pub(crate) async fn a_given_back_delivery_is_untried(store: Arc<dyn Store>) {
         doubtful: false,
     };
     assert_eq!(ask(&store, id).await, first);
+}
+
+pub(crate) async fn a_delivery_that_is_put_off_is_untried_and_says_why(store: Arc<dyn Store>) {
+    let (header, id) = one(&store).await;
+    let token = claim(&store, id, LONG).await;
+    let put_off = |next_at| Attempt {
+        next_at: Some(next_at),
+        uncounted: true,
+        ..ended(id, DeliveryState::Pending)
+    };
+    let later = Timestamp::now().plus(LONG);
+    let recorded = store.record(token, &[put_off(later)], &[]).await.unwrap();
+    assert_eq!(recorded, [id]);
+    assert_eq!(ask(&store, id).await, Claim::NotBefore(later));
+    let told = line(&store, &header, id).await;
+    assert_eq!((told.attempts, told.reason), (0, Some(Reason::Server)));
+    let summary = store.summary().await.unwrap();
+    let failed = summary
+        .channels
+        .iter()
+        .find(|one| one.last_failure.is_some());
+    assert!(failed.is_none(), "{failed:?}");
+
+    // Due at once, it is as new.
+    let (_, id) = one(&store).await;
+    let token = claim(&store, id, LONG).await;
+    let now = Attempt {
+        delivery: id,
+        ..put_off(header.accepted_at)
+    };
+    store.record(token, &[now], &[]).await.unwrap();
+    let first = Claim::Mine {
+        attempt: 1,
+        doubtful: false,
+    };
+    assert_eq!(ask(&store, id).await, first);
+}
+
+/// A sent delivery to `user:a` of a submission of the scope `s`.
+async fn posted(store: &Arc<dyn Store>, n: i64, provider_id: &str) -> (Header, Uuid) {
+    let header = header(n);
+    let id = send(store, &header, &scoped("t", "s"), &["user:a"]).await[0];
+    let token = claim(store, id, LONG).await;
+    let sent = Attempt {
+        provider_id: Some(provider_id.to_owned()),
+        ..ended(id, DeliveryState::Sent)
+    };
+    store.record(token, &[sent], &[]).await.unwrap();
+    (header, id)
+}
+
+pub(crate) async fn what_was_sent_before_for_a_scope_is_found(store: Arc<dyn Store>) {
+    let (first, sent) = posted(&store, 0, "one").await;
+    let second = header(1);
+    let users = ["user:a", "user:b"];
+    let ids = send(&store, &second, &scoped("t", "s"), &users).await;
+    let asked = [sent, ids[0], Uuid::new_v4(), ids[1]];
+    let found = store.earlier(&asked).await.unwrap();
+    let earlier = |provider_id: &str, header: &Header| {
+        Some(Earlier {
+            provider_id: provider_id.to_owned(),
+            submission: header.id,
+            accepted_at: header.accepted_at,
+        })
+    };
+    // Not itself, not of another person, and only what was sent.
+    assert_eq!(found, [None, earlier("one", &first), None, None]);
+    let (third, newest) = posted(&store, 2, "three").await;
+    let found = store.earlier(&[ids[0], newest]).await.unwrap();
+    assert_eq!(found, [earlier("three", &third), earlier("one", &first)]);
 }
 
 fn child(header: &Header, notification: Uuid, target: &str) -> NewDelivery {

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings::chunk::RefOutcome;
+use tidings::chunk::RefReport;
 use tidings::delivery::Attempt;
 use tidings::delivery::DELIVERIES_PER_MESSAGE_MAX;
 use tidings::delivery::DeliveryBatch;
@@ -11,6 +13,7 @@ use tidings::delivery::DeliveryState;
 use tidings::notification::Payload;
 use tidings::store::ChunkRows;
 use tidings::store::Claim;
+use tidings::store::Row;
 use tidings::store::Store;
 use tidings::time::Timestamp;
 use uuid::Uuid;
@@ -23,6 +26,7 @@ use crate::support::store::CHANNEL;
 use crate::support::store::delivery;
 use crate::support::store::header;
 use crate::support::store::persist;
+use crate::support::store::row;
 use crate::support::store::scoped;
 use crate::support::store::send;
 use crate::support::store::titled;
@@ -107,6 +111,33 @@ pub(crate) async fn a_stranded_delivery_comes_back_once(store: Arc<dyn Store>) {
     // It can still be claimed: that it was put back is no try.
     let claims = store.claim(&pending, Uuid::new_v4(), LONG).await.unwrap();
     assert!(matches!(claims[..], [Claim::Mine { attempt: 1, .. }]));
+}
+
+pub(crate) async fn a_stranded_delivery_of_a_submission_has_its_recipients(store: Arc<dyn Store>) {
+    let (header, payload) = (header(0), titled("t"));
+    let once = Row {
+        user: None,
+        stored: false,
+        ..row(&header, &payload, Some(""))
+    };
+    let mut chunk = ChunkRows {
+        refs: ["group:default/a", "user:default/b"].map(expanded).to_vec(),
+        ..to_people(&header, &payload, &[])
+    };
+    chunk.rows.push(once.clone());
+    persist(&store, &chunk).await;
+    let found = all(&store).await;
+    assert_eq!(ids(&found), BTreeSet::from([once.deliveries[0].id]));
+    assert_eq!(found[0].recipients, ["group:default/a", "user:default/b"]);
+    assert_eq!(found[0].items[0].user, None);
+}
+
+fn expanded(reference: &str) -> RefReport {
+    RefReport {
+        entity: reference.to_owned(),
+        outcome: RefOutcome::Expanded,
+        people: 1,
+    }
 }
 
 pub(crate) async fn what_is_held_waits_or_is_done_is_not_stranded(store: Arc<dyn Store>) {
