@@ -28,6 +28,7 @@ pub use self::settings::CatalogSource;
 pub use self::settings::ChannelSettings;
 pub use self::settings::DecoratorSettings;
 pub use self::settings::ExternalAccess;
+pub use self::settings::InboxRetention;
 pub use self::settings::IngestSettings;
 pub use self::settings::QueueSettings;
 pub use self::settings::RetentionSettings;

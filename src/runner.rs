@@ -216,6 +216,7 @@ impl Running {
             pipeline,
             submissions: settings.retention.submissions,
             dead_letters: settings.retention.dead_letters,
+            inbox: settings.retention.inbox,
             stop: self.stop.clone(),
         };
         self.rest.spawn(chores.run());

@@ -236,6 +236,12 @@ pub trait Store: Send + Sync + 'static {
     /// not touched.
     async fn prune(&self, retention: &Retention, batch: u32) -> Result<u64, StoreError>;
 
+    /// Deletes from inboxes what was last changed `before` or then, with everybody's marks, oldest
+    /// first, in batches of at most `batch` rows (a broadcast is one), each its own transaction; of
+    /// several processes one does so at a time. What somebody has saved stays, unless `saved`. Says
+    /// how many rows went. Who has a page open is not told: it finds out at its next look.
+    async fn expire(&self, before: Timestamp, saved: bool, batch: u32) -> Result<u64, StoreError>;
+
     /// Whether reading and writing would work now; says what is missing. For `/readyz`.
     async fn ready(&self) -> Result<(), StoreError>;
 }

@@ -126,7 +126,7 @@ pub mod metric {
     pub const DEAD_LETTERS: &str = "tidings_dead_letters_total";
     /// Counter, by `decorator` and `outcome` (`kept`, `changed`, `dropped`, `failed`).
     pub const DECORATIONS: &str = "tidings_decorations_total";
-    /// Counter: inbox rows, by `change`.
+    /// Counter: inbox rows, by `change` (`new`, `updated`, `superseded`, `expired`).
     pub const ROWS: &str = "tidings_inbox_rows_total";
     /// Gauge: open pages.
     pub const STREAMS: &str = "tidings_streams_open";

@@ -120,6 +120,10 @@ pub const KEYS: &[(&str, &str)] = &[
         "how many mails the outbox keeps",
     ),
     (
+        "tidings.retention.saved",
+        "true: `notifications.retention` deletes what people have saved, too",
+    ),
+    (
         "tidings.drain",
         "how long a stop waits for what is in hand, as in 25s",
     ),

@@ -116,6 +116,17 @@ pub struct RetentionSettings {
     pub dead_letters: Duration,
     /// How many mails the outbox keeps. Default 1000.
     pub outbox: usize,
+    /// Notifications in inboxes.
+    pub inbox: InboxRetention,
+}
+
+/// How long notifications are kept after their last change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InboxRetention {
+    /// `notifications.retention`; `None` where it is `false`: for ever. Default 1 year.
+    pub keep: Option<Duration>,
+    /// `tidings.retention.saved`: those that somebody has saved are deleted as well. Default no.
+    pub saved: bool,
 }
 
 /// Where people and groups come from.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Pipeline;
 use super::route::delivery_messages;
+use crate::config::InboxRetention;
 use crate::failure::Failure;
 use crate::queue::Depth;
 use crate::store::Retention;
@@ -25,6 +26,8 @@ const STRANDED_MAX: u32 = 1_000;
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// Most rows deleted in one transaction.
 const PRUNE_ROWS: u32 = 5_000;
+/// The same of inboxes, where people wait for their marks meanwhile.
+const INBOX_ROWS: u32 = 1_000;
 /// A process that has not been heard of for so long is forgotten.
 const PROCESSES_KEPT: Duration = Duration::from_secs(86_400);
 
@@ -36,6 +39,8 @@ pub struct Chores {
     pub submissions: Duration,
     /// How long dead letters are kept.
     pub dead_letters: Duration,
+    /// How long notifications are kept.
+    pub inbox: InboxRetention,
     /// Ends them.
     pub stop: CancellationToken,
 }
@@ -43,16 +48,31 @@ pub struct Chores {
 impl Chores {
     /// Runs until told to stop. A chore that fails is logged and comes round again.
     pub async fn run(self) {
-        let mut sweep = tokio::time::interval(SWEEP_EVERY);
-        let mut prune = tokio::time::interval(PRUNE_EVERY);
+        tokio::join!(self.sweeps(), self.cleanings());
+    }
+
+    async fn sweeps(&self) {
+        let mut due = tokio::time::interval(SWEEP_EVERY);
         loop {
-            let result = tokio::select! {
+            tokio::select! {
                 () = self.stop.cancelled() => return,
-                _ = sweep.tick() => self.sweep().await,
-                _ = prune.tick() => self.prune().await,
+                _ = due.tick() => report(self.sweep().await),
+            }
+        }
+    }
+
+    /// Much may have to be deleted: what was not when told to stop is left to the next start.
+    async fn cleanings(&self) {
+        let mut due = tokio::time::interval(PRUNE_EVERY);
+        loop {
+            let cleaning = async {
+                due.tick().await;
+                report(self.prune().await);
+                report(self.expire().await);
             };
-            if let Err(failure) = result {
-                tracing::warn!(reason = %failure.reason, detail = failure.detail, "a chore failed");
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = cleaning => {}
             }
         }
     }
@@ -112,6 +132,27 @@ impl Chores {
             tracing::info!(rows, "what was too old was deleted");
         }
         Ok(())
+    }
+
+    /// Empties inboxes of what is too old. Source: contract 3, "Cleaner".
+    async fn expire(&self) -> Result<(), Failure> {
+        let Some(keep) = self.inbox.keep else {
+            return Ok(());
+        };
+        let before = Timestamp::now().minus(keep);
+        let store = &self.pipeline.store;
+        let rows = store.expire(before, self.inbox.saved, INBOX_ROWS).await?;
+        metrics::counter!(metric::ROWS, "change" => "expired").increment(rows);
+        if 0 < rows {
+            tracing::info!(rows, "notifications that were too old were deleted");
+        }
+        Ok(())
+    }
+}
+
+fn report(result: Result<(), Failure>) {
+    if let Err(failure) = result {
+        tracing::warn!(reason = %failure.reason, detail = failure.detail, "a chore failed");
     }
 }
 

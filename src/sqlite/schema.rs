@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use super::SqliteError;
 
 /// Every migration, oldest first.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: &[(&str, &str)] = &[
     (
         "V1__tables",
         include_str!("../../schemas/sql/sqlite/V1__tables.sql"),
@@ -21,6 +21,10 @@ const MIGRATIONS: [(&str, &str); 2] = [
     (
         "V2__plugin_key",
         include_str!("../../schemas/sql/sqlite/V2__plugin_key.sql"),
+    ),
+    (
+        "V3__keeping",
+        include_str!("../../schemas/sql/sqlite/V3__keeping.sql"),
     ),
 ];
 

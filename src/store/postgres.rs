@@ -9,6 +9,7 @@ mod counts;
 mod dead;
 mod delivery;
 mod error;
+mod expire;
 mod inbox;
 mod marks;
 mod operator;
@@ -26,6 +27,7 @@ use async_trait::async_trait;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use self::expire::What;
 use self::pool::Connections;
 use self::pool::UPKEEP_TIMEOUT;
 use self::pool::WORK_TIMEOUT;
@@ -70,6 +72,8 @@ enum LockClass {
     Submission = 0x7469_0002,
     /// The marks and settings of one person.
     Person = 0x7469_0003,
+    /// One process empties inboxes at a time.
+    Expiry = 0x7469_0004,
 }
 
 /// The store on PostgreSQL. Cheap to clone: clones share the pool.
@@ -148,6 +152,15 @@ impl PostgresStore {
 
     async fn server(&self) -> Result<String, StoreError> {
         work!(self, |client, _| schema::server(client))
+    }
+
+    async fn expire_batch(
+        &self,
+        what: What,
+        before: Timestamp,
+        batch: u32,
+    ) -> Result<u64, StoreError> {
+        work!(self, |client, _| expire::batch(client, what, before, batch))
     }
 
     async fn state(&self) -> Result<schema::State, StoreError> {
@@ -322,6 +335,23 @@ impl Store for PostgresStore {
 
     async fn prune(&self, retention: &Retention, batch: u32) -> Result<u64, StoreError> {
         work!(self within UPKEEP_TIMEOUT, |client, _| operator::prune(client, retention, batch))
+    }
+
+    async fn expire(&self, before: Timestamp, saved: bool, batch: u32) -> Result<u64, StoreError> {
+        let mut gone = 0;
+        for what in [What::Own, What::OwnSaved, What::Broadcast(saved)] {
+            if what == What::OwnSaved && !saved {
+                continue;
+            }
+            loop {
+                let rows = self.expire_batch(what, before, batch).await?;
+                gone += rows;
+                if rows == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(gone)
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

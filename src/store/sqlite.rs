@@ -7,6 +7,7 @@
 mod counts;
 mod dead;
 mod deliveries;
+mod expire;
 mod inbox;
 mod marks;
 mod operate;
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use uuid::Uuid;
 
+use self::expire::What;
 use super::ChunkRows;
 use super::ChunkStored;
 use super::Claim;
@@ -287,6 +289,25 @@ impl Store for SqliteStore {
                 let retention = *retention;
                 let rows = self
                     .write(move |to| prune::prune(to, what, &retention, batch))
+                    .await?;
+                gone += rows;
+                if rows == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    async fn expire(&self, before: Timestamp, saved: bool, batch: u32) -> Result<u64, StoreError> {
+        let mut gone = 0;
+        for what in [What::Own, What::OwnSaved, What::Broadcast(saved)] {
+            if what == What::OwnSaved && !saved {
+                continue;
+            }
+            loop {
+                let rows = self
+                    .write(move |to| expire::batch(to, what, before, batch))
                     .await?;
                 gone += rows;
                 if rows == 0 {

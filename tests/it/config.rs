@@ -261,6 +261,26 @@ fn what_is_broken_can_be_mended_by_a_later_file() {
 }
 
 #[test]
+fn inboxes_are_kept_for_a_year_or_a_duration_in_any_form_or_for_ever() {
+    let days = |text: &str| {
+        let (_dir, config) = load(&[("1.yaml", text)], &[]);
+        let keep = config.settings().unwrap().retention.inbox.keep;
+        keep.map(|keep| keep.as_secs() / 86_400)
+    };
+    assert_eq!(days("{}"), Some(365));
+    assert_eq!(days("notifications: { retention: false }"), None);
+    assert_eq!(days("notifications: { retention: 90d }"), Some(90));
+    assert_eq!(days("notifications: { retention: P90D }"), Some(90));
+    assert_eq!(
+        days("notifications: { retention: { months: 3 } }"),
+        Some(90)
+    );
+    let (_dir, config) = load(&[("1.yaml", "notifications: { retention: true }")], &[]);
+    let error = config.settings().unwrap_err().to_string();
+    assert!(error.contains("a duration, or false"), "{error}");
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let error = Config::load(&["no/such.yaml".into()], &[], &Environment::default()).unwrap_err();
     let expected = "error: cannot read the configuration: there is no such file\n  --> no/such.yaml\nhelp: name a readable YAML file";

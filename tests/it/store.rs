@@ -97,6 +97,10 @@ macro_rules! conformance {
                 marks_are_cleared_and_kept_apart,
                 ids_of_others_are_not_marked,
                 marking_all_reads_everything_once;
+            expire:
+                what_is_old_goes_oldest_first_and_what_is_saved_stays,
+                a_broadcast_goes_with_its_marks_unless_somebody_saved_it,
+                a_mark_on_what_is_being_deleted_is_on_nothing;
             timeline:
                 a_timeline_tells_the_whole_story,
                 a_submission_is_found_by_its_last_digits_and_its_key,

@@ -75,6 +75,7 @@ pub(super) struct Retention {
     pub(super) submissions: Option<Setting>,
     pub(super) dead_letters: Option<Setting>,
     pub(super) outbox: Option<usize>,
+    pub(super) saved: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]

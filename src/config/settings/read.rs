@@ -12,6 +12,7 @@ use super::CatalogSettings;
 use super::CatalogSource;
 use super::ChannelSettings;
 use super::DecoratorSettings;
+use super::InboxRetention;
 use super::IngestSettings;
 use super::QueueSettings;
 use super::RetentionSettings;
@@ -41,6 +42,8 @@ const DRAIN: Duration = Duration::from_secs(25);
 const LEASE: Duration = Duration::from_secs(60);
 const KEEP: Duration = Duration::from_secs(30 * 86_400);
 const OUTBOX: usize = 1000;
+/// The default of `notifications.retention`, as in Backstage.
+const KEEP_INBOX: Duration = Duration::from_secs(365 * 86_400);
 const DECORATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads everything.
@@ -89,6 +92,10 @@ pub(in crate::config) fn read(config: &Config) -> Result<Settings, ConfigError> 
             submissions: raw.retention.submissions.map_or(KEEP, |keep| keep.0),
             dead_letters: raw.retention.dead_letters.map_or(KEEP, |keep| keep.0),
             outbox: raw.retention.outbox.unwrap_or(OUTBOX),
+            inbox: InboxRetention {
+                keep: keep(&notifications.get("retention"))?,
+                saved: raw.retention.saved.unwrap_or(false),
+            },
         },
         drain: raw.drain.map_or(DRAIN, |limit| limit.0),
         lease: raw.lease.map_or(LEASE, |limit| limit.0),
@@ -101,6 +108,21 @@ pub(in crate::config) fn read(config: &Config) -> Result<Settings, ConfigError> 
             .unwrap_or_default(),
         development: config.is_bare() && listen.ip().is_loopback(),
     })
+}
+
+/// How long notifications are kept: a duration, or `false` for ever.
+fn keep(section: &Section) -> Result<Option<Duration>, ConfigError> {
+    if !section.exists() {
+        return Ok(Some(KEEP_INBOX));
+    }
+    match section.read::<bool>() {
+        Ok(false) => Ok(None),
+        Ok(true) => Err(section.error(
+            format!("`{}` is a duration, or false", section.key()),
+            "remove it for 1 year",
+        )),
+        Err(_) => section.read::<Setting>().map(|keep| Some(keep.0)),
+    }
 }
 
 /// The items of a list that may be absent.

@@ -23,12 +23,5 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<ConfigError> {
             found.push(section.error(format!("unknown key `{}`", section.key()), help));
         }
     }
-    let retention = notifications.get("retention");
-    if retention.exists() && !matches!(retention.read::<bool>(), Ok(false)) {
-        found.push(retention.error(
-            "`notifications.retention` is not served yet: inboxes are kept whole",
-            "",
-        ));
-    }
     found.into_iter().map(ConfigError::into_warning).collect()
 }

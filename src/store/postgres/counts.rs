@@ -37,6 +37,13 @@ impl Counts {
         }
     }
 
+    /// So many of `user`'s were deleted, so many of them unread; or broadcasts, of [`EVERYBODY`].
+    pub(super) fn deleted(&mut self, user: &str, unread: i64, total: i64) {
+        let delta = self.of(user);
+        delta.unread -= unread;
+        delta.total -= total;
+    }
+
     /// So many of `user`'s own became unread; fewer than none became read.
     pub(super) fn unread(&mut self, user: &str, more: i64) {
         self.of(user).unread += more;

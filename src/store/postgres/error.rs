@@ -19,6 +19,8 @@ pub(super) enum Fault {
     Postgres(tokio_postgres::Error),
     /// A row that this version cannot read or write.
     Row(String),
+    /// A row was deleted between two statements.
+    Gone,
 }
 
 impl From<tokio_postgres::Error> for Fault {
@@ -47,11 +49,14 @@ pub(super) enum Remedy {
 impl Fault {
     /// What can be done about it.
     pub(super) fn remedy(&self) -> Remedy {
-        let Self::Postgres(error) = self else {
-            return Remedy::Nothing;
+        let error = match self {
+            Self::Postgres(error) => error,
+            Self::Row(_) => return Remedy::Nothing,
+            Self::Gone => return Remedy::Again,
         };
         match error.code().map(|code| code.code()) {
-            Some("40001" | "40P01") => Remedy::Again,
+            // The last: a mark on a broadcast that was being deleted.
+            Some("40001" | "40P01" | "23503") => Remedy::Again,
             // Shut down or failed over; a pooler forgot the statement; a migration changed it.
             Some("57P01" | "57P02" | "57P03" | "25006" | "26000" | "0A000") => Remedy::Reconnect,
             Some(code) if code.starts_with("08") => Remedy::Reconnect,
@@ -76,6 +81,7 @@ impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         match fault {
             Fault::Row(detail) => Self::Refused(detail),
+            Fault::Gone => Self::Unavailable("rows are being deleted".to_owned()),
             Fault::Postgres(error) => of_postgres(&error),
         }
     }

@@ -16,7 +16,7 @@ use super::error::Fault;
 use crate::store::StoreError;
 
 /// Every migration, oldest first.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: &[(&str, &str)] = &[
     (
         "V1__tables",
         include_str!("../../../schemas/sql/postgres/V1__tables.sql"),
@@ -24,6 +24,10 @@ const MIGRATIONS: [(&str, &str); 2] = [
     (
         "V2__plugin_key",
         include_str!("../../../schemas/sql/postgres/V2__plugin_key.sql"),
+    ),
+    (
+        "V3__keeping",
+        include_str!("../../../schemas/sql/postgres/V3__keeping.sql"),
     ),
 ];
 

@@ -182,11 +182,7 @@ async fn meet(
     let mut newer = Vec::new();
     for line in met {
         let Some((stands, accepted_at)) = before.get(&line.id) else {
-            // Deleted between the two statements.
-            return Err(Fault::Row(format!(
-                "notification {} has just been deleted",
-                line.id
-            )));
+            return Err(Fault::Gone);
         };
         let header = sheet.contents[line.content].header;
         let change = match (header.accepted_at, header.id).cmp(&(*accepted_at, stands.submission)) {

@@ -3,6 +3,7 @@
 
 mod model;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +82,12 @@ enum Step {
         claim: usize,
         which: Vec<usize>,
     },
+    /// What is as old as one of these goes.
+    Expire {
+        which: usize,
+        saved: bool,
+        batch: u32,
+    },
     /// The message that carried these is dead.
     Die {
         which: Vec<usize>,
@@ -111,6 +118,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), some(), state, any::<bool>())
             .prop_map(|(claim, which, state, later)| Step::Record { claim, which, state, later }),
         1 => (any::<usize>(), some()).prop_map(|(claim, which)| Step::Release { claim, which }),
+        1 => (any::<usize>(), any::<bool>(), 1..4_u32)
+            .prop_map(|(which, saved, batch)| Step::Expire { which, saved, batch }),
         1 => some().prop_map(|which| Step::Die { which }),
     ]
 }
@@ -225,6 +234,11 @@ impl Story {
                 self.model.release(token, &ids);
                 Ok(())
             }
+            Step::Expire {
+                which,
+                saved,
+                batch,
+            } => self.expire(which, saved, batch).await,
             Step::Die { which } => {
                 let ids = choose(&self.deliveries, &which);
                 self.store.file_dead(&[letter(&ids)]).await.unwrap();
@@ -266,6 +280,25 @@ impl Story {
         let marked = self.store.mark(user, ids, mark).await.unwrap();
         let marked: Vec<Seen> = marked.iter().map(Seen::of).collect();
         prop_assert_eq!(marked, self.model.mark(user, ids, mark));
+        Ok(())
+    }
+
+    async fn expire(&mut self, which: usize, saved: bool, batch: u32) -> Result<(), TestCaseError> {
+        let mut ages = BTreeMap::new();
+        for user in PEOPLE {
+            let page = self.store.list(user, &Query::default()).await.unwrap();
+            for one in page.notifications {
+                ages.insert(one.id, one.updated.unwrap_or(one.created));
+            }
+        }
+        let moments: Vec<Timestamp> = ages.values().copied().collect();
+        let Some(before) = choose(&moments, &[which]).first().copied() else {
+            return Ok(());
+        };
+        let gone = self.store.expire(before, saved, batch).await.unwrap();
+        let old = ages.into_iter().filter(|(_, age)| *age <= before);
+        let old: Vec<Uuid> = old.map(|(id, _)| id).collect();
+        prop_assert_eq!(gone, self.model.expire(&old, saved));
         Ok(())
     }
 

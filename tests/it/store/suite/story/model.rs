@@ -95,11 +95,13 @@ impl Model {
         if let Some((digest, applied)) = self.submissions.get(&id) {
             let other_body = *digest != chunk.header.digest;
             let stored = chunk.rows.iter().filter(|row| row.stored);
-            let rows: Vec<Uuid> = if other_body {
+            let mut rows: Vec<Uuid> = if other_body {
                 applied.clone()
             } else {
                 stored.map(|row| row.id).collect()
             };
+            // Some may have been deleted since.
+            rows.retain(|row| self.rows.contains_key(row));
             let pending = self.deliveries.iter().filter(|(_, one)| {
                 !other_body && one.submission == id && one.state == DeliveryState::Pending
             });
@@ -220,6 +222,21 @@ impl Model {
         };
         self.mark(user, &ids, read);
         ids.len() as u64
+    }
+
+    /// Deletes those of `old` that may go; says how many.
+    pub(super) fn expire(&mut self, old: &[Uuid], saved: bool) -> u64 {
+        let mut gone = 0;
+        for id in old {
+            let marks = self.marks.iter().filter(|((_, row), _)| row == id);
+            let is_saved = self.rows[id].0.saved || marks.clone().any(|(_, (_, saved))| *saved);
+            if saved || !is_saved {
+                self.rows.remove(id);
+                self.marks.retain(|(_, row), _| row != id);
+                gone += 1;
+            }
+        }
+        gone
     }
 
     pub(super) fn claim(&mut self, id: Uuid, token: Uuid, long: bool) -> Claim {
