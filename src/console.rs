@@ -218,7 +218,7 @@ fn back(to: &str) -> Response {
 
 async fn events(State(parts): State<Parts>, headers: HeaderMap) -> Response {
     match parts.auth.session(&headers).await {
-        Some(reference) => crate::signals::events(&parts.hub, &reference),
+        Some(reference) => crate::signals::events(&parts.hub, &reference).into_response(),
         // 204 tells an EventSource not to come back.
         None => StatusCode::NO_CONTENT.into_response(),
     }

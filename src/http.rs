@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::admin::admin_routes;
 pub use self::error::HttpError;
 pub use self::guard::app;
+pub use self::guard::asks_for_socket;
 
 use crate::auth::Principal;
 

@@ -12,9 +12,12 @@ use axum::response::Response;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Method;
 use http::StatusCode;
 use http::Uri;
 use http::header::CACHE_CONTROL;
+use http::header::CONNECTION;
+use http::header::UPGRADE;
 use http::header::X_CONTENT_TYPE_OPTIONS;
 use http::uri::PathAndQuery;
 use tracing::Instrument as _;
@@ -31,7 +34,13 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// Where an API begins; errors name the path below.
-const MOUNTS: [&str; 3] = ["/api/notifications", "/api/tidings/v1", "/api/signals"];
+const MOUNTS: [&str; 3] = ["/api/notifications", "/api/tidings/v1", SIGNALS];
+
+/// The API of signals, and its socket: an upgrade must name exactly this path.
+const SIGNALS: &str = "/api/signals";
+
+/// The one path of the API of signals that needs no credentials.
+const SIGNALS_HEALTH: &str = "/api/signals/health";
 
 /// Wraps the roles' routes: nobody under `/api` passes without credentials (signals have a
 /// handshake of their own), paths match without case and with a trailing slash, what is not
@@ -50,6 +59,19 @@ async fn nothing_here() -> StatusCode {
     StatusCode::NOT_FOUND
 }
 
+/// Whether these headers ask for a WebSocket.
+pub fn asks_for_socket(headers: &HeaderMap) -> bool {
+    let names = |header, wanted: &str| {
+        headers
+            .get_all(header)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|word| word.trim().eq_ignore_ascii_case(wanted))
+    };
+    names(UPGRADE, "websocket") && names(CONNECTION, "upgrade")
+}
+
 async fn guard(State(auth): State<Auth>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let method = request.method().clone();
@@ -66,7 +88,15 @@ async fn guard(State(auth): State<Auth>, mut request: Request, next: Next) -> Re
     };
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or("-"), %method, path);
     let started = Instant::now();
+    let socket = asks_for_socket(request.headers());
     let mut response = async {
+        if socket {
+            // The handshake asks for credentials itself. Elsewhere there is no socket, for nobody.
+            if original.path() == SIGNALS {
+                return next.run(request).await;
+            }
+            return (StatusCode::NOT_FOUND, [(CONNECTION, "close")]).into_response();
+        }
         match identify(&auth, &mut request).await {
             Ok(()) => next.run(request).await,
             Err(error) => error.into_response(),
@@ -87,12 +117,15 @@ async fn guard(State(auth): State<Auth>, mut request: Request, next: Next) -> Re
 /// Notes who is calling in the request, or says why it may not pass.
 async fn identify(auth: &Auth, request: &mut Request) -> Result<(), HttpError> {
     let path = request.uri().path();
-    if !path.starts_with("/api/") || path.starts_with("/api/signals") {
+    let healthy = path == SIGNALS_HEALTH && matches!(*request.method(), Method::GET | Method::HEAD);
+    if !path.starts_with("/api/") || healthy {
         return Ok(());
     }
-    let principal = auth
-        .authenticate(request.headers(), Plugin::Notifications)
-        .await?;
+    let plugin = match mount(path) {
+        Some(SIGNALS) => Plugin::Signals,
+        _ => Plugin::Notifications,
+    };
+    let principal = auth.authenticate(request.headers(), plugin).await?;
     request.extensions_mut().insert(Caller(principal));
     Ok(())
 }

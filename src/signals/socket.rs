@@ -1,47 +1,24 @@
-//! The peer's WebSocket (contract 7): the token is a subprotocol, pages subscribe to channels.
+//! An open WebSocket (contract 7): pages subscribe to channels, and hear what concerns them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use axum::Json;
-use axum::extract::State;
-use axum::extract::WebSocketUpgrade;
 use axum::extract::ws::CloseFrame;
 use axum::extract::ws::Message;
 use axum::extract::ws::WebSocket;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::response::IntoResponse;
-use axum::response::Response;
-use http::HeaderMap;
-use http::HeaderValue;
-use http::StatusCode;
-use http::header::CONNECTION;
-use http::header::SEC_WEBSOCKET_PROTOCOL;
 use serde::Deserialize;
-use serde_json::Value;
-use serde_json::json;
-use tokio::time::Instant;
-use tokio::time::MissedTickBehavior;
 
-use super::Page;
-use super::Parts;
-use crate::auth::Auth;
-use crate::auth::AuthError;
-use crate::auth::Plugin;
-use crate::auth::Principal;
-use crate::http::HttpError;
-
-/// How often a socket is asked whether it lives; one that did not answer by the next time is cut.
-const PING_EVERY: Duration = Duration::from_secs(30);
+use super::handshake::Late;
+use super::handshake::waited;
+use super::hub::Beat;
+use super::hub::Page;
 
 /// How long one frame may take to leave.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most tokens that one handshake may offer. Source: the peer.
-const CANDIDATES_MAX: usize = 5;
-
-/// Largest message of a client.
-const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// Most frames that a client may send between two ticks; it has a few channels to name and one
+/// ping to answer.
+const FRAMES_MAX: u32 = 1_000;
 
 /// Most channels of one socket.
 const CHANNELS_MAX: usize = 256;
@@ -53,72 +30,8 @@ const CHANNEL_BYTES_MAX: usize = 255;
 /// 1001.
 const SERVICE_RESTART: u16 = 1012;
 
-/// `GET /api/signals/health`, as the peer has it.
-pub(super) async fn healthy() -> Json<Value> {
-    Json(json!({"status": "ok"}))
-}
-
-/// `GET /api/signals` with an upgrade.
-pub(super) async fn connect(
-    State(parts): State<Parts>,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, HttpError> {
-    let Ok(mut upgrade) = upgrade else {
-        // A plain request falls under the usual barrier, behind which nothing is.
-        parts.auth.authenticate(&headers, Plugin::Signals).await?;
-        return Ok(StatusCode::NOT_FOUND.into_response());
-    };
-    let (reference, protocol) = match identify(&parts.auth, &headers).await {
-        Ok(found) => found,
-        Err(status) => return Ok((status, [(CONNECTION, "close")]).into_response()),
-    };
-    if let Some(protocol) = protocol {
-        upgrade.set_selected_protocol(protocol);
-    }
-    let page = parts.hub.open(&reference);
-    Ok(upgrade
-        .max_message_size(MESSAGE_BYTES_MAX)
-        .on_upgrade(|socket| serve(socket, page)))
-}
-
-/// The first candidate that is somebody: subprotocols, then the header. A subprotocol is handed
-/// back, since browsers hang up otherwise.
-async fn identify(
-    auth: &Auth,
-    headers: &HeaderMap,
-) -> Result<(String, Option<HeaderValue>), StatusCode> {
-    let offered: Vec<&str> = headers
-        .get_all(SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|token| !token.is_empty())
-        .collect();
-    let by_header = auth.authenticate(headers, Plugin::Signals).await;
-    let others = usize::from(by_header != Err(AuthError::Missing));
-    if offered.len() + others > CANDIDATES_MAX {
-        return Err(StatusCode::UNAUTHORIZED);
-    }
-    let mut by_protocol = None;
-    for token in offered {
-        if let Ok(principal) = auth.authenticate_token(token, Plugin::Signals).await {
-            by_protocol = Some((principal, HeaderValue::from_str(token).ok()));
-            break;
-        }
-    }
-    let (principal, protocol) = match (by_protocol, by_header) {
-        (Some(found), _) => found,
-        (None, Ok(principal)) => (principal, None),
-        (None, Err(error)) if error.is_forbidden() => return Err(StatusCode::FORBIDDEN),
-        (None, Err(_)) => return Err(StatusCode::UNAUTHORIZED),
-    };
-    match principal {
-        Principal::User { reference } => Ok((reference, protocol)),
-        Principal::Service { .. } => Err(StatusCode::FORBIDDEN),
-    }
-}
+/// Close code "policy violation": too many frames.
+const POLICY_VIOLATION: u16 = 1008;
 
 /// What a client may say; anything else is ignored.
 #[derive(Debug, Deserialize)]
@@ -128,44 +41,69 @@ enum Wish {
     Unsubscribe { channel: String },
 }
 
-async fn serve(mut socket: WebSocket, mut page: Page) {
+/// How a socket ended.
+enum End {
+    /// The client has gone, or does not answer, or does not read.
+    Cut,
+    /// We end it, with this code and word.
+    Close(u16, &'static str),
+}
+
+/// Serves a socket until its client or this process is through with it.
+pub(super) async fn serve(mut socket: WebSocket, mut page: Page, late: Option<Late>) {
+    if let End::Close(code, reason) = talk(&mut socket, &mut page, late).await {
+        let frame = CloseFrame {
+            code,
+            reason: reason.into(),
+        };
+        send(&mut socket, Message::Close(Some(frame))).await;
+    }
+}
+
+async fn talk(socket: &mut WebSocket, page: &mut Page, mut late: Option<Late>) -> End {
     let mut channels = BTreeSet::new();
-    let mut tick = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut lives = true;
+    let mut frames = 0;
     loop {
         let frame = tokio::select! {
             beat = page.beats.recv() => match beat {
-                Some(beat) if channels.contains(&*beat.channel) => Message::Text(beat.envelope),
-                Some(_) => continue,
-                None => break,
-            },
-            message = socket.recv() => match message {
-                Some(Ok(message)) => {
-                    lives |= matches!(message, Message::Ping(_) | Message::Pong(_));
-                    if let Message::Text(text) = message {
-                        subscribe(&mut channels, text.as_str());
+                Some(Beat::Signal(news)) if channels.contains(&news.channel) => {
+                    Message::Text(news.envelope.clone())
+                }
+                Some(Beat::Signal(_)) => continue,
+                Some(Beat::Tick) => {
+                    if !std::mem::take(&mut lives) {
+                        return End::Cut;
                     }
-                    continue;
+                    frames = 0;
+                    Message::Ping(bytes::Bytes::new())
                 }
-                Some(Err(_)) | None => return,
+                None => return End::Close(SERVICE_RESTART, "come again"),
             },
-            _ = tick.tick() => {
-                if !std::mem::take(&mut lives) {
-                    return;
+            message = socket.recv() => {
+                let Some(Ok(message)) = message else {
+                    return End::Cut;
+                };
+                frames += 1;
+                if FRAMES_MAX < frames {
+                    return End::Close(POLICY_VIOLATION, "too many messages");
                 }
-                Message::Ping(bytes::Bytes::new())
+                lives |= matches!(message, Message::Ping(_) | Message::Pong(_));
+                if let Message::Text(text) = message {
+                    subscribe(&mut channels, text.as_str());
+                }
+                continue;
+            }
+            refs = waited(&mut late) => {
+                page.own(&refs);
+                late = None;
+                continue;
             }
         };
-        if !send(&mut socket, frame).await {
-            return;
+        if !send(socket, frame).await {
+            return End::Cut;
         }
     }
-    let goodbye = CloseFrame {
-        code: SERVICE_RESTART,
-        reason: "come again".into(),
-    };
-    send(&mut socket, Message::Close(Some(goodbye))).await;
 }
 
 async fn send(socket: &mut WebSocket, frame: Message) -> bool {
@@ -192,59 +130,6 @@ fn subscribe(channels: &mut BTreeSet<String>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::Scopes;
-    use crate::auth::StaticToken;
-    use crate::auth::UserKey;
-    use http::header::AUTHORIZATION;
-
-    fn auth() -> (Auth, String) {
-        let key = UserKey::from_bytes(&[1; 32]);
-        let token = key
-            .sign("user:default/guest", Duration::from_secs(60))
-            .unwrap();
-        let ci = StaticToken {
-            token: "secret-of-ci".into(),
-            subject: "ci".into(),
-            scopes: Scopes::SEND,
-            plugins: None,
-        };
-        (Auth::new(vec![ci], Some(key)), token)
-    }
-
-    async fn status(auth: &Auth, protocols: &str, bearer: Option<&str>) -> Option<StatusCode> {
-        let mut headers = HeaderMap::new();
-        if !protocols.is_empty() {
-            headers.insert(SEC_WEBSOCKET_PROTOCOL, protocols.parse().unwrap());
-        }
-        if let Some(token) = bearer {
-            let value = format!("Bearer {token}").parse().unwrap();
-            headers.insert(AUTHORIZATION, value);
-        }
-        identify(auth, &headers).await.err()
-    }
-
-    #[tokio::test]
-    async fn the_token_is_a_subprotocol_and_is_handed_back() {
-        let (auth, token) = auth();
-        let mut headers = HeaderMap::new();
-        let value = format!("other, {token}").parse().unwrap();
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, value);
-        let (reference, protocol) = identify(&auth, &headers).await.unwrap();
-        assert_eq!(reference, "user:default/guest");
-        assert_eq!(protocol.unwrap(), token.as_str());
-        assert_eq!(status(&auth, "", Some(&token)).await, None);
-    }
-
-    #[tokio::test]
-    async fn strangers_get_401_and_services_403() {
-        let (auth, token) = auth();
-        let no = Some(StatusCode::UNAUTHORIZED);
-        assert_eq!(status(&auth, "", None).await, no);
-        assert_eq!(status(&auth, "x", Some("y")).await, no);
-        assert_eq!(status(&auth, &format!("a,b,c,d,e,{token}"), None).await, no);
-        let services = Some(StatusCode::FORBIDDEN);
-        assert_eq!(status(&auth, "secret-of-ci", None).await, services);
-    }
 
     #[test]
     fn nonsense_from_a_client_is_ignored() {

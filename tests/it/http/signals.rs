@@ -21,6 +21,8 @@ use tidings::signals;
 use tidings::signals::Hub;
 use tidings::sqlite::Sqlite;
 use tidings::topology;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
@@ -98,6 +100,28 @@ impl Pages {
         let (socket, answer) = tokio_tungstenite::client_async(request, stream).await?;
         assert_eq!(answer.headers()[name], protocol);
         Ok(socket)
+    }
+
+    /// What a handshake is answered, as bytes: all of it when the server hangs up, else the head.
+    async fn shake(&self, path: &str, protocols: &str, version: &str) -> String {
+        let mut stream = TcpStream::connect(self.served.address).await.unwrap();
+        let protocols = match protocols {
+            "" => String::new(),
+            offered => format!("Sec-WebSocket-Protocol: {offered}\r\n"),
+        };
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: tidings\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: {version}\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             {protocols}\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while stream.read_buf(&mut answer).await.unwrap() > 0 {
+            if answer.starts_with(b"HTTP/1.1 101") && answer.ends_with(b"\r\n\r\n") {
+                break;
+            }
+        }
+        String::from_utf8(answer).unwrap()
     }
 
     /// A socket that is subscribed for certain: it has heard a signal.
@@ -178,6 +202,64 @@ async fn nobody_connects_without_a_users_token() {
     let health = client().get(pages.served.url("/api/signals/health"));
     let health: Value = health.send().await.unwrap().json().await.unwrap();
     assert_eq!(health, json!({"status": "ok"}));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_answered_plainly_and_hung_up() {
+    let pages = Pages::start().await;
+    let token = pages.token(GUEST);
+    let six = format!("{token}, b, c, d, e, f");
+    for (path, protocols, wanted) in [
+        ("/api/signals", "nonsense", "401 Unauthorized"),
+        ("/api/signals", "", "401 Unauthorized"),
+        ("/api/signals", six.as_str(), "401 Unauthorized"),
+        ("/api/signals", "token-of-ci", "403 Forbidden"),
+        // The path is this one exactly, whoever asks.
+        ("/api/signals/", token.as_str(), "404 Not Found"),
+        ("/API/signals", token.as_str(), "404 Not Found"),
+        ("/api/signals/health", token.as_str(), "404 Not Found"),
+        ("/api/notifications", token.as_str(), "404 Not Found"),
+        ("/", "", "404 Not Found"),
+    ] {
+        let answer = pages.shake(path, protocols, "13").await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let head = head.to_lowercase();
+        let status = format!("http/1.1 {}\r\n", wanted.to_lowercase());
+        assert!(head.starts_with(&status), "{path} {protocols}: {head}");
+        assert!(head.contains("\r\nconnection: close"), "{head}");
+        assert!(head.contains("\r\ncontent-length: 0"), "{head}");
+        assert!(body.is_empty(), "{body}");
+    }
+    let old = pages.shake("/api/signals", &token, "7").await;
+    assert!(old.starts_with("HTTP/1.1 400 "), "{old}");
+    let open = pages.shake("/api/signals?page=1", &token, "13").await;
+    assert!(open.starts_with("HTTP/1.1 101 "), "{open}");
+    pages.stop.cancel();
+    while pages
+        .shake("/api/signals", &token, "13")
+        .await
+        .contains(" 101 ")
+    {}
+    let late = pages.shake("/api/signals", &token, "13").await;
+    assert!(late.starts_with("HTTP/1.1 503 "), "{late}");
+}
+
+#[tokio::test]
+async fn plain_requests_below_signals_fall_under_the_usual_barrier() {
+    let pages = Pages::start().await;
+    let token = pages.token(GUEST);
+    for path in ["/api/signals", "/api/signals/", "/api/signals/nothing"] {
+        let get = || client().get(pages.served.url(path));
+        let stranger = get().send().await.unwrap();
+        assert_eq!(stranger.status(), 401, "{path}");
+        let body: Value = stranger.json().await.unwrap();
+        assert_eq!(body["error"]["message"], "Missing credentials");
+        let person = get().bearer_auth(&token).send().await.unwrap();
+        assert_eq!(person.status(), 404, "{path}");
+        assert_eq!(person.text().await.unwrap(), "");
+    }
+    let health = client().post(pages.served.url("/api/signals/health"));
+    assert_eq!(health.send().await.unwrap().status(), 401);
 }
 
 #[tokio::test]
