@@ -23,10 +23,12 @@ use serde_json::Value;
 pub use self::environment::Environment;
 pub use self::error::ConfigError;
 pub use self::section::Section;
+pub use self::settings::BackstageSettings;
 pub use self::settings::CatalogSettings;
 pub use self::settings::CatalogSource;
 pub use self::settings::ChannelSettings;
 pub use self::settings::DecoratorSettings;
+pub use self::settings::DiscoveryEndpoint;
 pub use self::settings::ExternalAccess;
 pub use self::settings::InboxRetention;
 pub use self::settings::IngestSettings;
@@ -36,6 +38,8 @@ pub use self::settings::Settings;
 pub use self::settings::StoreSettings;
 pub use self::source::Place;
 
+#[cfg(feature = "backstage")]
+pub(crate) use self::settings::with_plugin;
 use self::source::At;
 use self::tree::Data;
 use self::tree::Node;

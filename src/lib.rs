@@ -48,6 +48,8 @@ pub mod store;
 
 // Floor 2: the outside world.
 pub mod auth;
+#[cfg(feature = "backstage")]
+pub mod backstage;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod config;

@@ -149,6 +149,11 @@ pub const KEYS: &[(&str, &str)] = &[
         "tidings.catalog.source",
         "file: the files in `catalog.locations`",
     ),
+    ("tidings.backstage", "how Tidings signs in at Backstage"),
+    (
+        "tidings.backstage.token",
+        "a static token of Backstage, instead of tokens that Tidings signs",
+    ),
 ];
 
 /// What a key means.

@@ -15,11 +15,16 @@ use crate::processor::Policy;
 use crate::settings::Defaults;
 
 mod access;
+mod backstage;
 mod raw;
 mod read;
 mod warnings;
 
 pub use access::ExternalAccess;
+pub use backstage::BackstageSettings;
+pub use backstage::DiscoveryEndpoint;
+#[cfg(feature = "backstage")]
+pub(crate) use backstage::with_plugin;
 pub(super) use read::read;
 pub(super) use warnings::warnings;
 
@@ -59,6 +64,8 @@ pub struct Settings {
     pub external_access: Vec<ExternalAccess>,
     /// Where people and groups come from.
     pub catalog: CatalogSettings,
+    /// Where the parts of a Backstage are, and how to sign in there.
+    pub backstage: BackstageSettings,
     /// `tidings.decorators`, in the order in which they run.
     pub decorators: Vec<DecoratorSettings>,
     /// `notifications.defaultSettings`.

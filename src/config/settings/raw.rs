@@ -30,6 +30,7 @@ pub(super) struct Raw {
     /// Each item is read again on its own: it has the decorator's own keys.
     pub(super) decorators: Vec<IgnoredAny>,
     pub(super) catalog: Catalog,
+    pub(super) backstage: Backstage,
 }
 
 #[derive(Default, Deserialize)]
@@ -82,6 +83,14 @@ pub(super) struct Retention {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Catalog {
     pub(super) source: Option<CatalogSource>,
+}
+
+/// Read again by `backstage.rs`, which shows a fault at its place.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Backstage {
+    #[serde(rename = "token")]
+    pub(super) _token: Option<IgnoredAny>,
 }
 
 /// An item of `tidings.decorators`, as far as it is the same for all.

@@ -19,6 +19,7 @@ use super::RetentionSettings;
 use super::Settings;
 use super::StoreSettings;
 use super::access;
+use super::backstage;
 use super::raw;
 use super::raw::Raw;
 use crate::config::Config;
@@ -101,6 +102,11 @@ pub(in crate::config) fn read(config: &Config) -> Result<Settings, ConfigError> 
         lease: raw.lease.map_or(LEASE, |limit| limit.0),
         external_access: access::read(&config.section("backend.auth.externalAccess"))?,
         catalog: catalog(config, &tidings, &raw)?,
+        backstage: backstage::read(
+            &config.section("backend.baseUrl"),
+            &config.section("discovery.endpoints"),
+            &tidings.get("backstage").get("token"),
+        )?,
         decorators: decorators(&tidings.get("decorators"))?,
         default_settings: notifications
             .get("defaultSettings")
