@@ -29,15 +29,22 @@ pub struct Chunk {
     /// For everybody: one row, no people.
     #[serde(default)]
     pub broadcast: bool,
-    /// The people, sorted by ref.
+    /// The people, sorted by ref. Whom a decorator drops is taken out.
     #[serde(default)]
     pub people: Vec<Person>,
     /// What became of each ref of the submission; in chunk 0 alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refs: Vec<RefReport>,
-    /// Steps still to take: routing keys, the last of which is `chunks`.
+    /// How many people decorators dropped so far; of a broadcast, 1 is all of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped: u32,
+    /// Steps still to take: routing keys, the first of which is where it is going or lies. A step
+    /// of a foreign decorator is always followed by `chunks`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slip: Vec<String>,
+    /// What a foreign decorator may not change, signed by us; opaque to it, carried along.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<String>,
     /// What decorators did or failed to do, for the timeline.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
@@ -46,6 +53,21 @@ pub struct Chunk {
     /// Fields this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference"
+)]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+impl Chunk {
+    /// Whether nobody is left to hear of it.
+    pub fn is_for_nobody(&self) -> bool {
+        self.people.is_empty() && (!self.broadcast || 0 < self.dropped)
+    }
 }
 
 /// A person in a chunk.

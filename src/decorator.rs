@@ -4,6 +4,7 @@
 //! large ones; both end in `Pipeline::carry`. Nothing here acknowledges: the loop in
 //! `worker.rs` publishes what follows and then does.
 
+mod attempts;
 mod chain;
 mod chores;
 mod dead;
@@ -11,15 +12,20 @@ mod expand;
 mod intake;
 mod persist;
 mod route;
+mod slip;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::OnceCell;
 use url::Url;
 
+pub use self::attempts::Attempts;
 pub use self::chain::Chain;
 pub use self::chain::Link;
 pub use self::chain::Policy;
+pub use self::chain::QueueStep;
+pub use self::chain::Step;
 pub use self::chores::Chores;
 pub use self::dead::Undertaker;
 pub use self::intake::Chunks;
@@ -27,7 +33,9 @@ pub use self::intake::Intake;
 use crate::catalog::Catalog;
 use crate::chunk::Chunk;
 use crate::failure::Failure;
+use crate::failure::RetrySchedule;
 use crate::processor::Sender;
+use crate::processor::foreign::ForeignSender;
 use crate::queue::Message;
 use crate::queue::Queue;
 use crate::queue::ReplyTo;
@@ -47,6 +55,8 @@ pub struct Pipeline {
     pub chain: Chain,
     /// The senders, in configured order: who might want a delivery.
     pub senders: Vec<Arc<dyn Sender>>,
+    /// Those of them that are somebody else's workers.
+    pub foreign: Vec<Arc<ForeignSender>>,
     /// Preferences of people who stored none.
     pub defaults: Defaults,
     /// `app.baseUrl`, which links are resolved against.
@@ -55,6 +65,10 @@ pub struct Pipeline {
     pub origins: BTreeMap<String, String>,
     /// Largest submission that a producer may publish, in bytes.
     pub body_limit: usize,
+    /// When a foreign decorator that missed a chunk gets it again, where its policy says so.
+    pub schedule: RetrySchedule,
+    /// The secret that chunks are sealed with while others have them; asked for once.
+    pub seal: OnceCell<Vec<u8>>,
     /// For the terminal.
     pub events: Events,
 }
@@ -65,35 +79,59 @@ pub struct Parcel {
     pub chunk: Chunk,
     /// Who wants to hear what was stored.
     pub reply: Option<ReplyTo>,
-    /// The submission's other chunks: published once this one is stored as the first of its key.
+    /// The submission's other chunks: published once this one is stored as the first of its key,
+    /// or goes on to a foreign decorator.
     pub rest: Vec<Chunk>,
-    /// A decorator dropped the submission as a whole: it reaches nobody, and its timeline says so.
-    pub dropped: bool,
 }
 
 impl Pipeline {
-    /// Carries chunks from the decorators to the store and on to the senders. Returns, for each,
-    /// the messages that follow.
-    async fn carry(&self, mut parcels: Vec<Parcel>) -> Result<Vec<Vec<Message>>, Failure> {
-        let mut dropped = self.chain.decorate_people(&mut parcels).await?;
-        for (parcel, dropped) in parcels.iter().zip(&mut dropped) {
-            dropped.extend(parcel.dropped.then(String::new));
+    /// Carries chunks from the decorators to the store and on to the senders; those that a
+    /// foreign decorator is to see first, to its queue. Returns, for each, the messages that
+    /// follow.
+    async fn carry(&self, parcels: Vec<Parcel>) -> Result<Vec<Vec<Message>>, Failure> {
+        let mut following = vec![Vec::new(); parcels.len()];
+        let (mut places, mut here) = (Vec::new(), Vec::new());
+        for (index, mut parcel) in parcels.into_iter().enumerate() {
+            self.chain.decorate_people(&mut parcel.chunk).await?;
+            if parcel.chunk.slip.is_empty() || parcel.chunk.is_for_nobody() {
+                places.push(index);
+                here.push(parcel);
+            } else {
+                following[index] = self.onward(parcel).await?;
+            }
         }
-        let plans = self.plan(&parcels, &dropped).await?;
+        let plans = self.plan(&here).await?;
         let stored = self.persist(&plans).await?;
-
-        let mut following = Vec::with_capacity(parcels.len());
-        for ((parcel, plan), stored) in parcels.into_iter().zip(&plans).zip(&stored) {
+        for (((index, parcel), plan), stored) in
+            places.into_iter().zip(here).zip(&plans).zip(&stored)
+        {
             self.signal(stored).await;
             self.answer(&parcel, stored).await;
             self.tell(&parcel, plan, stored);
-            let mut next = self.deliveries(&parcel.chunk, plan, stored)?;
+            let mut next = self.deliveries(&parcel.chunk, plan, stored).await?;
             if !stored.other_body {
-                next.extend(expand::messages(&parcel.rest)?);
+                next.extend(self.others(parcel.rest).await?);
             }
-            following.push(next);
+            following[index] = next;
         }
         Ok(following)
+    }
+
+    /// A chunk to the foreign decorator that is next on its slip, and the others of its
+    /// submission to our own workers.
+    async fn onward(&self, parcel: Parcel) -> Result<Vec<Message>, Failure> {
+        let mut next = self.others(parcel.rest).await?;
+        next.push(self.forward(parcel.chunk, parcel.reply).await?);
+        Ok(next)
+    }
+
+    /// Chunks as messages for other decorator workers.
+    async fn others(&self, chunks: Vec<Chunk>) -> Result<Vec<Message>, Failure> {
+        let mut messages = Vec::with_capacity(chunks.len());
+        for chunk in chunks {
+            messages.push(self.forward(chunk, None).await?);
+        }
+        Ok(messages)
     }
 }
 

@@ -1,5 +1,7 @@
 //! A delivery: one (notification, revision, channel, target) to be sent once.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde::Serialize;
 use serde_json::Map;
@@ -63,11 +65,28 @@ pub struct DeliveryItem {
     /// notification has many (addresses of a broadcast, channels, endpoints).
     #[serde(default)]
     pub target: String,
+    /// How to reach the person; for foreign senders, which have no catalog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<Contact>,
     /// What a decorator changed for this person alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patch: Option<Map<String, Value>>,
     /// When the notification became visible.
     pub created: Timestamp,
+}
+
+/// How to reach a person.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// `spec.profile.email` of the catalog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// `spec.profile.displayName` of the catalog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// Those of `metadata.annotations` that the sender was configured to get.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Where a delivery stands.

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "email")]
 pub mod email;
+pub mod foreign;
 pub mod registry;
 pub mod template;
 
@@ -102,12 +103,37 @@ pub struct Link {
     pub timeout: Duration,
 }
 
+/// One step of decoration.
+#[derive(Clone)]
+pub enum Step {
+    /// A decorator of this process.
+    Here(Link),
+    /// A worker of somebody else's, on a queue of its own.
+    Queue(QueueStep),
+}
+
+/// A step that a foreign worker takes: it consumes `decorate.<name>`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueueStep {
+    /// The queue's suffix.
+    pub name: String,
+    /// Which notifications it is asked about.
+    pub filter: Filter,
+    /// What it means that nobody took it in time, or that the worker rejected it.
+    pub policy: Policy,
+    /// The longest a chunk lies on its queue.
+    pub timeout: Duration,
+}
+
 /// For whom a sender sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum Audience {
     /// One delivery for each person who has not switched the channel off.
+    #[default]
+    #[serde(rename = "person")]
     PerPerson,
     /// One delivery for the submission, whatever the settings of people.
+    #[serde(rename = "submission")]
     PerSubmission,
     /// One delivery for each person whom the submission names itself, by the same rule, and one
     /// for all the rest of it: groups and other entities, or everybody. Members of groups get none
@@ -299,6 +325,12 @@ impl Filter {
         !self.excluded_topics.as_ref().is_some_and(among)
             && self.included_topics.as_ref().is_none_or(among)
     }
+}
+
+/// Whether this may be the name of a processor: a config key, a queue's suffix, a metric's label.
+pub(crate) fn is_name(name: &str) -> bool {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_".contains(&c);
+    (1..=64).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 /// Lays `patch` over `payload`, or returns a copy; a patch that does not fit is ignored, since a

@@ -82,6 +82,9 @@ pub struct Message {
     pub body: Bytes,
     /// Not before this much later; rounded up to a step of the schedule.
     pub delay: Option<Duration>,
+    /// The longest it lies on its queue before the broker hands it to where that queue's dead go.
+    /// On RabbitMQ alone: only there are workers that may be missing.
+    pub expires: Option<Duration>,
     /// Who wants to hear what came of it.
     pub reply: Option<ReplyTo>,
 }
@@ -95,6 +98,7 @@ impl Message {
             headers: Headers::new(),
             body: body.into(),
             delay: None,
+            expires: None,
             reply: None,
         }
     }
@@ -221,6 +225,7 @@ impl Received {
             headers: self.headers,
             body: self.body,
             delay: None,
+            expires: None,
             reply: self.reply,
         }
     }

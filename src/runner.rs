@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -30,6 +31,7 @@ pub use self::services::GUEST;
 pub use self::services::Services;
 use crate::auth::Auth;
 use crate::config::Settings;
+use crate::decorator::Attempts;
 use crate::decorator::Chores;
 use crate::decorator::Chunks;
 use crate::decorator::Intake;
@@ -189,7 +191,8 @@ impl Running {
             store: Arc::clone(&self.backend.store),
             queue: Arc::clone(&self.backend.queue),
             chain: services.chain.clone(),
-            senders: services.senders.clone(),
+            senders: services.routes(),
+            foreign: services.foreign.clone(),
             defaults: settings.default_settings.clone(),
             app_base_url: settings.app_base_url.clone(),
             origins: settings
@@ -198,6 +201,8 @@ impl Running {
                 .map(|queue| queue.origins.clone())
                 .unwrap_or_default(),
             body_limit: settings.ingest.body_limit,
+            schedule: settings.retry.clone(),
+            seal: OnceCell::new(),
             events: self.events.clone(),
         });
         let submissions = vec![
@@ -210,6 +215,8 @@ impl Running {
             self.work(settings, &submissions, &intake);
             self.work(settings, &[topology::CHUNKS.to_owned()], &chunks);
         }
+        let attempts: Arc<dyn Work> = Arc::new(Attempts(Arc::clone(&pipeline)));
+        self.work(settings, &[topology::ATTEMPTS.to_owned()], &attempts);
         let dead: Arc<dyn Work> = Arc::new(Undertaker(Arc::clone(&pipeline)));
         self.work(settings, &[DEAD.to_owned()], &dead);
         let chores = Chores {

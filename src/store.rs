@@ -36,6 +36,7 @@ pub use self::persist::ChunkStored;
 pub use self::persist::Claim;
 pub use self::persist::Earlier;
 pub use self::persist::NewDelivery;
+pub use self::persist::Reported;
 pub use self::persist::Row;
 pub use self::persist::RowStored;
 pub use self::reading::Counts;
@@ -56,6 +57,12 @@ pub use self::upkeep::Retention;
 pub use self::upkeep::Summary;
 pub use self::upkeep::Token;
 pub use crate::settings::Setting;
+
+/// The length of a secret of the installation.
+const SECRET_BYTES: usize = 32;
+
+/// What is noted of a delivery that a foreign sender took and said nothing of.
+const NOBODY_REPORTED: &str = "no attempt was reported in time";
 
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -143,6 +150,29 @@ pub trait Store: Send + Sync + 'static {
         due_before: Timestamp,
         limit: u32,
     ) -> Result<Vec<DeliveryBatch>, StoreError>;
+
+    /// Records what foreign senders report of deliveries of `channels`, at most one attempt for
+    /// each delivery. Open ones take the state reported, and so do those that were given up as
+    /// `unknown`; of other channels and of what is settled nothing changes. Returns those that
+    /// stand as reported now, also when they did before.
+    async fn report(
+        &self,
+        channels: &[String],
+        attempts: &[Attempt],
+    ) -> Result<Vec<Reported>, StoreError>;
+
+    /// Gives up to `limit` deliveries of `channel` up as `unknown`: those that have been due since
+    /// before `due_before`. Says how many.
+    async fn overdue(
+        &self,
+        channel: &str,
+        due_before: Timestamp,
+        limit: u32,
+    ) -> Result<u64, StoreError>;
+
+    /// A secret of the installation, the same for every process: 32 random bytes, made when it is
+    /// first asked for.
+    async fn secret(&self, name: &str) -> Result<Vec<u8>, StoreError>;
 
     /// Files dead letters; one that was filed before is not filed again. The deliveries in it that
     /// are open and that nobody holds are given up with it.

@@ -11,6 +11,12 @@ pub const SUBMISSIONS_BULK: &str = "submissions.bulk";
 /// Parts of large audiences, and what foreign decorators hand back.
 pub const CHUNKS: &str = "chunks";
 
+/// What foreign senders report.
+pub const ATTEMPTS: &str = "attempts";
+
+/// What the queue of a foreign decorator begins with.
+const DECORATE: &str = "decorate.";
+
 /// Audiences over this many people take the slow lane.
 pub const BULK_PEOPLE: usize = 100;
 
@@ -23,6 +29,16 @@ pub fn deliver(sender: &str, bulk: bool) -> String {
     }
 }
 
+/// The queue of a foreign decorator.
+pub fn decorate(decorator: &str) -> String {
+    format!("{DECORATE}{decorator}")
+}
+
+/// The decorator of such a queue.
+pub fn decorator(key: &str) -> Option<&str> {
+    key.strip_prefix(DECORATE)
+}
+
 /// A work queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueSpec {
@@ -31,6 +47,8 @@ pub struct QueueSpec {
     /// Producers write to it, so it may be full and say so. A limit on a queue that our own
     /// workers write to would deadlock them.
     pub limited: bool,
+    /// Where what is rejected, returned too often or taken too late goes.
+    pub after: &'static str,
 }
 
 /// Every work queue for these senders.
@@ -39,6 +57,7 @@ pub fn queues(senders: &[String]) -> Vec<QueueSpec> {
         (SUBMISSIONS, true),
         (SUBMISSIONS_BULK, true),
         (CHUNKS, false),
+        (ATTEMPTS, false),
         (DEAD, false),
     ];
     let mut all: Vec<QueueSpec> = fixed
@@ -46,6 +65,7 @@ pub fn queues(senders: &[String]) -> Vec<QueueSpec> {
         .map(|(key, limited)| QueueSpec {
             key: key.to_owned(),
             limited,
+            after: DEAD,
         })
         .collect();
     for sender in senders {
@@ -53,8 +73,21 @@ pub fn queues(senders: &[String]) -> Vec<QueueSpec> {
             all.push(QueueSpec {
                 key: deliver(sender, bulk),
                 limited: false,
+                after: DEAD,
             });
         }
     }
     all
+}
+
+/// The queues of foreign decorators. What such a worker misses goes on without it: our own
+/// workers decide how.
+pub fn decorate_queues<'a>(decorators: impl Iterator<Item = &'a str>) -> Vec<QueueSpec> {
+    decorators
+        .map(|name| QueueSpec {
+            key: decorate(name),
+            limited: false,
+            after: CHUNKS,
+        })
+        .collect()
 }

@@ -30,6 +30,7 @@ grant select, delete on broadcast_mark to tidings_decorator;
 grant select, insert, update, delete on submission_chunk, delivery, dead_letter
     to tidings_decorator;
 grant select on setting to tidings_decorator;
+grant select, insert on secret to tidings_decorator;
 
 -- sender: claims, records, expands; files the letters that come of it. It reads no inbox.
 grant select, insert, update on delivery to tidings_sender;

@@ -144,6 +144,35 @@ pub const KEYS: &[(&str, &str)] = &[
         "tidings.decorators[].timeout",
         "the longest it may take, as in 10s",
     ),
+    (
+        "tidings.senders",
+        "senders that are programs of their own, on queues",
+    ),
+    ("tidings.senders[].name", "the queue is `deliver.<name>`"),
+    (
+        "tidings.senders[].channel",
+        "its id in people's settings; by default the name",
+    ),
+    (
+        "tidings.senders[].audience",
+        "`person` (the default) or `submission`: once, whoever the recipients are",
+    ),
+    (
+        "tidings.senders[].filter",
+        "which notifications it is given, in Backstage's keys",
+    ),
+    (
+        "tidings.senders[].annotations",
+        "which annotations of a person it is given",
+    ),
+    (
+        "tidings.senders[].timeout",
+        "how long it may be silent about a delivery, as in 1d",
+    ),
+    (
+        "tidings.decorators[].queue",
+        "true: a program of its own, on the queue `decorate.<name>`",
+    ),
     ("tidings.catalog", "where people and groups come from"),
     (
         "tidings.catalog.source",

@@ -12,6 +12,7 @@ use url::Url;
 use super::section::Section;
 use crate::failure::RetrySchedule;
 use crate::processor::Policy;
+use crate::processor::foreign::ForeignSender;
 use crate::settings::Defaults;
 
 mod access;
@@ -68,6 +69,8 @@ pub struct Settings {
     pub backstage: BackstageSettings,
     /// `tidings.decorators`, in the order in which they run.
     pub decorators: Vec<DecoratorSettings>,
+    /// `tidings.senders`: those that are somebody else's workers.
+    pub senders: Vec<ForeignSender>,
     /// `notifications.defaultSettings`.
     pub default_settings: Defaults,
     /// No configuration at all, on a loopback address: a demo user and a login link. Only then.
@@ -161,12 +164,15 @@ pub enum CatalogSource {
 pub struct DecoratorSettings {
     /// Which decorator.
     pub name: String,
-    /// The whole item, for the decorator's own keys: all but `name`, `policy` and `timeout`.
+    /// The whole item, for the decorator's own keys: all but `name`, `policy`, `timeout`
+    /// and `queue`.
     pub section: Section,
     /// What its failure means. Default `skip`, as in the peer.
     pub policy: Policy,
     /// The longest it may take for one notification. Default 10 s.
     pub timeout: Duration,
+    /// A worker of somebody else's, on the queue `decorate.<name>`.
+    pub queue: bool,
 }
 
 impl Settings {

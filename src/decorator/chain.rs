@@ -1,11 +1,10 @@
 //! The chain of decorators, in configured order, each under its policy.
 
-use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt as _;
 
-use super::Parcel;
+use crate::chunk::Chunk;
 use crate::chunk::Note;
 use crate::failure::Failure;
 use crate::failure::Reason;
@@ -14,33 +13,66 @@ use crate::processor::Decorated;
 use crate::processor::Draft;
 pub use crate::processor::Link;
 pub use crate::processor::Policy;
+pub use crate::processor::QueueStep;
 use crate::processor::Stage;
+pub use crate::processor::Step;
 use crate::processor::personal;
 use crate::submission::Submission;
 use crate::telemetry::metric;
+use crate::topology;
 
-/// The decorators of this process.
+/// The steps of decoration, in configured order.
 #[derive(Clone, Default)]
-pub struct Chain(pub Vec<Link>);
+pub struct Chain(pub Vec<Step>);
 
 /// What one link made of a notification.
-enum Step {
+enum Made {
     Kept,
     Changed(Payload),
     Dropped(String),
     Skipped(Failure),
 }
 
+impl From<Vec<Link>> for Chain {
+    fn from(links: Vec<Link>) -> Self {
+        Self(links.into_iter().map(Step::Here).collect())
+    }
+}
+
 impl Chain {
     /// Whether a decorator may still mend what a submission as a whole lacks.
     pub fn decorates_whole(&self) -> bool {
-        self.stage(Stage::PerSubmission).next().is_some()
+        self.whole().next().is_some()
     }
 
-    fn stage(&self, stage: Stage) -> impl Iterator<Item = &Link> {
-        self.0
+    /// The steps of foreign workers.
+    pub fn queues(&self) -> impl Iterator<Item = &QueueStep> {
+        self.0.iter().filter_map(|step| match step {
+            Step::Here(_) => None,
+            Step::Queue(step) => Some(step),
+        })
+    }
+
+    /// The links that run once for a submission.
+    fn whole(&self) -> impl Iterator<Item = &Link> {
+        links(&self.0).filter(|link| link.decorator.stage() == Stage::PerSubmission)
+    }
+
+    /// The links that run for each person, up to the step of the foreign worker `next`, or to the
+    /// end: those since the foreign step before it.
+    fn until(&self, next: Option<&str>) -> impl Iterator<Item = &Link> {
+        let end = next
+            .and_then(|next| {
+                self.0
+                    .iter()
+                    .position(|step| matches!(step, Step::Queue(queue) if queue.name == next))
+            })
+            .unwrap_or(self.0.len());
+        let begin = self.0[..end]
             .iter()
-            .filter(move |link| link.decorator.stage() == stage)
+            .rposition(|step| matches!(step, Step::Queue(_)))
+            .map_or(0, |last| last + 1);
+        links(&self.0[begin..end]).filter(|link| link.decorator.stage() == Stage::PerPerson)
     }
 
     /// Decorates a submission as a whole. Returns what to note, and whether it is dropped.
@@ -49,15 +81,15 @@ impl Chain {
         submission: &mut Submission,
     ) -> Result<(Vec<Note>, bool), Failure> {
         let mut notes = Vec::new();
-        for link in self.stage(Stage::PerSubmission) {
+        for link in self.whole() {
             let draft = Draft {
                 submission: submission.header.id,
                 origin: &submission.header.origin,
                 user: None,
                 payload: &submission.payload,
             };
-            let step = link.run(draft).await?;
-            let (note, dropped) = apply(link, step, &mut submission.payload);
+            let made = link.run(draft).await?;
+            let (note, dropped) = apply(link, made, &mut submission.payload);
             notes.extend(note);
             if dropped {
                 return Ok((notes, true));
@@ -66,50 +98,47 @@ impl Chain {
         Ok((notes, false))
     }
 
-    /// Decorates chunks for each of their people. Returns, for each chunk, the people (or, for a
-    /// broadcast, the empty string) who are dropped.
-    pub(super) async fn decorate_people(
-        &self,
-        parcels: &mut [Parcel],
-    ) -> Result<Vec<HashSet<String>>, Failure> {
-        let mut dropped = vec![HashSet::new(); parcels.len()];
-        for (parcel, dropped) in parcels.iter_mut().zip(&mut dropped) {
-            for link in self.stage(Stage::PerPerson) {
-                link.decorate_chunk(parcel, dropped).await?;
-            }
+    /// Decorates a chunk for each of its people, up to the next foreign step on its slip.
+    pub(super) async fn decorate_people(&self, chunk: &mut Chunk) -> Result<(), Failure> {
+        let next = chunk
+            .slip
+            .first()
+            .and_then(|key| topology::decorator(key))
+            .map(str::to_owned);
+        for link in self.until(next.as_deref()) {
+            link.decorate_chunk(chunk).await?;
         }
-        Ok(dropped)
+        Ok(())
     }
 }
 
+fn links(steps: &[Step]) -> impl Iterator<Item = &Link> {
+    steps.iter().filter_map(|step| match step {
+        Step::Here(link) => Some(link),
+        Step::Queue(_) => None,
+    })
+}
+
 impl Link {
-    /// Decorates one chunk for each of its people. Equal notes are noted once.
-    async fn decorate_chunk(
-        &self,
-        parcel: &mut Parcel,
-        dropped: &mut HashSet<String>,
-    ) -> Result<(), Failure> {
-        let chunk = &mut parcel.chunk;
+    /// Decorates one chunk for each of its people; who is dropped is taken out. Equal notes are
+    /// noted once.
+    async fn decorate_chunk(&self, chunk: &mut Chunk) -> Result<(), Failure> {
         let (submission, origin) = (chunk.header.id, chunk.header.origin.clone());
         let mut notes: Vec<Note> = Vec::new();
-        if chunk.broadcast {
+        if chunk.broadcast && chunk.dropped == 0 {
             let draft = Draft {
                 submission,
                 origin: &origin,
                 user: None,
                 payload: &chunk.payload,
             };
-            let step = self.run(draft).await?;
-            let (note, drop) = apply(self, step, &mut chunk.payload);
+            let made = self.run(draft).await?;
+            let (note, drop) = apply(self, made, &mut chunk.payload);
             notes.extend(note);
-            if drop {
-                dropped.insert(String::new());
-            }
+            chunk.dropped += u32::from(drop);
         }
-        for person in &mut chunk.people {
-            if dropped.contains(&person.user) {
-                continue;
-            }
+        let mut kept = Vec::with_capacity(chunk.people.len());
+        for mut person in std::mem::take(&mut chunk.people) {
             let mut own = personal(&chunk.payload, person.patch.as_ref());
             let draft = Draft {
                 submission,
@@ -117,23 +146,26 @@ impl Link {
                 user: Some(&person.user),
                 payload: &own,
             };
-            let step = self.run(draft).await?;
-            let (note, drop) = apply(self, step, &mut own);
+            let made = self.run(draft).await?;
+            let (note, drop) = apply(self, made, &mut own);
+            notes.extend(note.filter(|note| !notes.contains(note)));
             if drop {
-                dropped.insert(person.user.clone());
+                chunk.dropped += 1;
+                continue;
             }
             let patch = chunk.payload.patch_to(&own);
             person.patch = Some(patch).filter(|patch| !patch.is_empty());
-            notes.extend(note.filter(|note| !notes.contains(note)));
+            kept.push(person);
         }
+        chunk.people = kept;
         chunk.notes.extend(notes);
         Ok(())
     }
 
     /// Runs the decorator on one notification, if its filter lets it.
-    async fn run(&self, draft: Draft<'_>) -> Result<Step, Failure> {
+    async fn run(&self, draft: Draft<'_>) -> Result<Made, Failure> {
         if !self.decorator.filter().passes(draft.payload) {
-            return Ok(Step::Kept);
+            return Ok(Made::Kept);
         }
         let work = AssertUnwindSafe(self.decorator.decorate(draft)).catch_unwind();
         let result = match tokio::time::timeout(self.timeout, work).await {
@@ -144,22 +176,22 @@ impl Link {
                 format!("took longer than {} ms", self.timeout.as_millis()),
             )),
         };
-        let (outcome, step) = match result {
-            Ok(Decorated::Keep) => ("kept", Ok(Step::Kept)),
-            Ok(Decorated::Change(payload)) => ("changed", Ok(Step::Changed(payload))),
-            Ok(Decorated::Drop(why)) => ("dropped", Ok(Step::Dropped(why))),
-            Err(failure) if self.policy == Policy::Skip => ("failed", Ok(Step::Skipped(failure))),
+        let (outcome, made) = match result {
+            Ok(Decorated::Keep) => ("kept", Ok(Made::Kept)),
+            Ok(Decorated::Change(payload)) => ("changed", Ok(Made::Changed(payload))),
+            Ok(Decorated::Drop(why)) => ("dropped", Ok(Made::Dropped(why))),
+            Err(failure) if self.policy == Policy::Skip => ("failed", Ok(Made::Skipped(failure))),
             Err(failure) => ("failed", Err(failure)),
         };
         metrics::counter!(metric::DECORATIONS,
             "decorator" => self.decorator.name().to_owned(), "outcome" => outcome)
         .increment(1);
-        step
+        made
     }
 }
 
-/// Applies a step to the content. Returns what to note, and whether it is dropped.
-fn apply(link: &Link, step: Step, payload: &mut Payload) -> (Option<Note>, bool) {
+/// Applies what a link made to the content. Returns what to note, and whether it is dropped.
+fn apply(link: &Link, made: Made, payload: &mut Payload) -> (Option<Note>, bool) {
     let name = link.decorator.name();
     let note = |text: String| {
         Some(Note {
@@ -167,9 +199,9 @@ fn apply(link: &Link, step: Step, payload: &mut Payload) -> (Option<Note>, bool)
             text,
         })
     };
-    match step {
-        Step::Kept => (None, false),
-        Step::Changed(changed) => {
+    match made {
+        Made::Kept => (None, false),
+        Made::Changed(changed) => {
             let patch = payload.patch_to(&changed);
             *payload = changed;
             let fields: Vec<_> = patch.keys().map(String::as_str).collect();
@@ -178,8 +210,8 @@ fn apply(link: &Link, step: Step, payload: &mut Payload) -> (Option<Note>, bool)
             }
             (note(format!("{} set", fields.join(", "))), false)
         }
-        Step::Dropped(why) => (note(format!("dropped: {why}")), true),
-        Step::Skipped(failure) => {
+        Made::Dropped(why) => (note(format!("dropped: {why}")), true),
+        Made::Skipped(failure) => {
             tracing::warn!(decorator = name, reason = %failure.reason, detail = failure.detail,
                 "a decorator failed and was skipped");
             (note(format!("skipped: {failure}")), false)
@@ -217,7 +249,7 @@ mod tests {
         }
     }
 
-    async fn run(title: &str, policy: Policy) -> Result<Step, Failure> {
+    async fn run(title: &str, policy: Policy) -> Result<Made, Failure> {
         let link = Link {
             decorator: Arc::new(Fickle),
             policy,
@@ -239,7 +271,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_a_failure_like_any_other_and_the_policy_decides() {
         let skipped = run("panic", Policy::Skip).await;
-        assert!(matches!(skipped, Ok(Step::Skipped(failure)) if failure.reason == Reason::Panic));
+        assert!(matches!(skipped, Ok(Made::Skipped(failure)) if failure.reason == Reason::Panic));
         let failed = run("panic", Policy::Retry).await;
         assert!(matches!(failed, Err(failure) if failure.reason == Reason::Panic));
     }

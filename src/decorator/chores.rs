@@ -10,6 +10,8 @@ use super::Pipeline;
 use super::route::delivery_messages;
 use crate::config::InboxRetention;
 use crate::failure::Failure;
+use crate::failure::Reason;
+use crate::processor::foreign::ForeignSender;
 use crate::queue::Depth;
 use crate::store::Retention;
 use crate::telemetry::metric;
@@ -22,6 +24,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(15);
 const STRANDED_AFTER: Duration = Duration::from_secs(60);
 /// Most deliveries put back in one sweep of a channel.
 const STRANDED_MAX: u32 = 1_000;
+/// Most deliveries of a foreign sender given up in one sweep.
+const OVERDUE_MAX: u32 = 10_000;
 /// Between two clean-ups.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// Most rows deleted in one transaction.
@@ -88,8 +92,14 @@ impl Chores {
                 .find(|one| one.key == key)
                 .map_or(0, |one| one.ready)
         };
+        for sender in &self.pipeline.foreign {
+            self.give_up(sender).await?;
+        }
         for sender in &self.pipeline.senders {
             let name = sender.name();
+            if self.pipeline.foreign.iter().any(|one| one.name == name) {
+                continue;
+            }
             if [false, true]
                 .iter()
                 .any(|bulk| 0 < ready(&topology::deliver(name, *bulk)))
@@ -116,6 +126,25 @@ impl Chores {
                 );
                 self.pipeline.queue.publish(messages).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Deliveries that a foreign sender was silent about for too long: nobody knows whether they
+    /// were sent, so nobody sends them again.
+    async fn give_up(&self, sender: &ForeignSender) -> Result<(), Failure> {
+        let before = Timestamp::now().minus(sender.timeout);
+        let store = &self.pipeline.store;
+        let count = store.overdue(&sender.name, before, OVERDUE_MAX).await?;
+        if 0 < count {
+            tracing::warn!(
+                channel = sender.name,
+                deliveries = count,
+                "deliveries that no attempt was reported of were given up as unknown"
+            );
+            metrics::counter!(metric::DELIVERIES, "channel" => sender.name.clone(),
+                "outcome" => "unknown", "reason" => Reason::Timeout.as_str())
+            .increment(count);
         }
         Ok(())
     }

@@ -11,12 +11,10 @@ use crate::chunk::Person;
 use crate::failure::Failure;
 use crate::notification::EntityRef;
 use crate::notification::Recipients;
-use crate::queue::Message;
 use crate::recipients::Audience;
 use crate::recipients::Walk;
 use crate::submission::Submission;
 use crate::time::Timestamp;
-use crate::topology;
 
 /// Most refs in one question to the catalog.
 const REFS_PER_QUESTION: usize = 1_000;
@@ -70,7 +68,9 @@ pub(super) fn cut(
         broadcast,
         people: people(),
         refs: Vec::new(),
+        dropped: 0,
         slip: Vec::new(),
+        seal: None,
         notes: Vec::new(),
         started_at: now,
         extra: submission.extra,
@@ -104,17 +104,6 @@ fn named(recipients: &Recipients) -> HashSet<String> {
 fn canonical(reference: &str) -> Option<String> {
     let parsed: EntityRef = reference.parse().ok()?;
     parsed.is_user().then(|| parsed.canonical())
-}
-
-/// Chunks as messages for other decorator workers.
-pub(super) fn messages(chunks: &[Chunk]) -> Result<Vec<Message>, Failure> {
-    chunks
-        .iter()
-        .map(|chunk| {
-            let id = format!("{}/{}", chunk.header.id, chunk.no);
-            Ok(Message::new(topology::CHUNKS, id, super::to_body(chunk)?))
-        })
-        .collect()
 }
 
 /// Chunks that can be persisted in one call: no two of them touch one row, and no two are the

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Parcel;
 use super::Pipeline;
 use super::expand;
-use crate::chunk::Chunk;
+use super::slip::Arrived;
 use crate::failure::Failure;
 use crate::failure::Reason;
 use crate::queue::Received;
@@ -91,12 +91,14 @@ impl Intake {
             check_content(&submission.payload, &pipeline.app_base_url)?;
             expand::audience(pipeline.catalog.as_ref(), &submission.recipients).await?
         };
-        let (chunk, rest) = expand::cut(submission, audience, notes, now);
+        let (mut chunk, mut rest) = expand::cut(submission, audience, notes, now);
+        // One that is dropped as a whole reaches nobody, and its timeline says so.
+        chunk.dropped = u32::from(dropped);
+        pipeline.hand_slips(&mut chunk, &mut rest);
         Ok(Parcel {
             chunk,
             reply: message.reply.clone(),
             rest,
-            dropped,
         })
     }
 
@@ -179,20 +181,17 @@ impl Work for Chunks {
         let mut verdicts = Verdicts::new(batch.len());
         let mut parcels = Vec::with_capacity(batch.len());
         for (index, message) in batch.iter().enumerate() {
-            match serde_json::from_slice::<Chunk>(&message.body) {
-                Ok(chunk) => {
+            match self.0.arrive(message).await {
+                Ok(Arrived::Here(chunk)) => {
                     let parcel = Parcel {
-                        chunk,
-                        reply: None,
+                        chunk: *chunk,
+                        reply: message.reply.clone(),
                         rest: Vec::new(),
-                        dropped: false,
                     };
                     parcels.push((index, parcel));
                 }
-                Err(error) => verdicts.fail(
-                    index,
-                    Failure::permanent(Reason::Invalid, format!("is not a chunk: {error}")),
-                )?,
+                Ok(Arrived::Again(next)) => verdicts.set(index, Verdict::Complete(vec![next])),
+                Err(failure) => verdicts.fail(index, failure)?,
             }
         }
         self.0.finish(parcels, verdicts).await

@@ -1,7 +1,5 @@
 //! Deciding what is stored and who might be told, and storing it.
 
-use std::collections::HashSet;
-
 use uuid::Uuid;
 
 use super::Parcel;
@@ -29,11 +27,7 @@ use crate::store::Row;
 impl Pipeline {
     /// Decides, for every person of every chunk, whether the inbox gets a row and which senders
     /// get a delivery. The decision is frozen by what is stored from it.
-    pub(super) async fn plan(
-        &self,
-        parcels: &[Parcel],
-        dropped: &[HashSet<String>],
-    ) -> Result<Vec<ChunkRows>, Failure> {
+    pub(super) async fn plan(&self, parcels: &[Parcel]) -> Result<Vec<ChunkRows>, Failure> {
         let mut users: Vec<String> = parcels
             .iter()
             .flat_map(|parcel| parcel.chunk.people.iter().map(|person| person.user.clone()))
@@ -48,27 +42,17 @@ impl Pipeline {
         let preferences = Preferences::new(&self.defaults, stored);
         Ok(parcels
             .iter()
-            .zip(dropped)
-            .map(|(parcel, dropped)| self.rows(&parcel.chunk, dropped, &preferences))
+            .map(|parcel| self.rows(&parcel.chunk, &preferences))
             .collect())
     }
 
-    fn rows(
-        &self,
-        chunk: &Chunk,
-        dropped: &HashSet<String>,
-        preferences: &Preferences<'_>,
-    ) -> ChunkRows {
+    fn rows(&self, chunk: &Chunk, preferences: &Preferences<'_>) -> ChunkRows {
         let mut muted = 0;
         let mut rows = Vec::with_capacity(chunk.people.len() + 1);
-        if chunk.broadcast && dropped.is_empty() {
+        if chunk.broadcast && chunk.dropped == 0 {
             rows.push(self.broadcast_row(chunk));
         }
-        for person in chunk
-            .people
-            .iter()
-            .filter(|person| !dropped.contains(&person.user))
-        {
+        for person in &chunk.people {
             let own = person
                 .patch
                 .as_ref()
@@ -78,7 +62,7 @@ impl Pipeline {
             rows.push(row);
         }
         rows.sort_by(|a, b| a.user.cmp(&b.user));
-        let somebody = !rows.is_empty() || (dropped.is_empty() && names_something(chunk));
+        let somebody = !rows.is_empty() || (chunk.dropped == 0 && names_something(chunk));
         if chunk.no == 0 && !chunk.broadcast && somebody {
             rows.extend(self.submission_row(chunk));
         }
@@ -90,7 +74,7 @@ impl Pipeline {
             payload: chunk.payload.clone(),
             rows,
             muted,
-            dropped: u32::try_from(dropped.len()).unwrap_or(u32::MAX),
+            dropped: chunk.dropped,
             refs: chunk.refs.clone(),
             notes: chunk.notes.clone(),
             started_at: chunk.started_at,

@@ -32,7 +32,7 @@ use crate::view;
 
 impl Pipeline {
     /// The deliveries that are pending, as messages for their senders.
-    pub(super) fn deliveries(
+    pub(super) async fn deliveries(
         &self,
         chunk: &Chunk,
         plan: &ChunkRows,
@@ -63,13 +63,15 @@ impl Pipeline {
                         notification: row.id,
                         user: row.user.clone(),
                         target: delivery.target.clone(),
+                        person: None,
                         patch: patch.clone(),
                         created: created.get(&row.id).copied().unwrap_or(chunk.started_at),
                     });
             }
         }
         let mut messages = Vec::new();
-        for ((channel, personal), items) in items {
+        for ((channel, personal), mut items) in items {
+            self.introduce(channel, &mut items).await?;
             let refs = chunk.refs.iter().filter(|_| !personal);
             let batch = DeliveryBatch {
                 header: chunk.header.clone(),
@@ -82,6 +84,32 @@ impl Pipeline {
             messages.extend(delivery_messages(batch, takes_bulk_lane(chunk))?);
         }
         Ok(messages)
+    }
+
+    /// Tells a foreign sender how to reach the people, since it has no catalog to ask.
+    pub(super) async fn introduce(
+        &self,
+        channel: &str,
+        items: &mut [DeliveryItem],
+    ) -> Result<(), Failure> {
+        let Some(sender) = self.foreign.iter().find(|one| one.name == channel) else {
+            return Ok(());
+        };
+        let (mut places, mut refs) = (Vec::new(), Vec::new());
+        for (place, item) in items.iter().enumerate() {
+            if let Some(user) = &item.user {
+                places.push(place);
+                refs.push(user.clone());
+            }
+        }
+        if refs.is_empty() {
+            return Ok(());
+        }
+        let people = self.catalog.people(&refs).await?;
+        for (place, person) in places.into_iter().zip(people) {
+            items[place].person = person.map(|person| sender.contact(&person));
+        }
+        Ok(())
     }
 
     /// Tells open pages of every row that is new or changed; also when the work is repeated,

@@ -6,18 +6,24 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use url::Url;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::config::ConfigError;
+use crate::config::DecoratorSettings;
 use crate::config::Section;
 use crate::config::Settings;
 use crate::processor::Decorator;
+use crate::processor::Filter;
 use crate::processor::Link;
+use crate::processor::QueueStep;
 use crate::processor::Sender;
+use crate::processor::Step;
 #[cfg(feature = "email")]
 use crate::processor::email;
+use crate::processor::is_name;
 use crate::processor::template;
 
 /// Makes a decorator of an item of `tidings.decorators`.
@@ -57,8 +63,11 @@ pub struct Services {
 ///
 /// # Errors
 /// A name that is none of them, or what is wrong with one's options.
-pub fn decorators(settings: &Settings, services: &Services) -> Result<Vec<Link>, ConfigError> {
-    let make = |item: &crate::config::DecoratorSettings| {
+pub fn decorators(settings: &Settings, services: &Services) -> Result<Vec<Step>, ConfigError> {
+    let make = |item: &DecoratorSettings| {
+        if item.queue {
+            return foreign(item, settings.queue.is_some()).map(Step::Queue);
+        }
         let Some((_, make)) = DECORATORS.iter().find(|(name, _)| *name == item.name) else {
             let names: Vec<&str> = DECORATORS.iter().map(|(name, _)| *name).collect();
             return Err(item.section.error(
@@ -66,13 +75,54 @@ pub fn decorators(settings: &Settings, services: &Services) -> Result<Vec<Link>,
                 format!("built in: {}", names.join(", ")),
             ));
         };
-        Ok(Link {
+        Ok(Step::Here(Link {
             decorator: make(&item.section, services)?,
             policy: item.policy,
             timeout: item.timeout,
-        })
+        }))
     };
     settings.decorators.iter().map(make).collect()
+}
+
+/// The keys of a decorator that is somebody else's worker.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Foreign {
+    #[serde(default)]
+    filter: Filter,
+}
+
+/// A decorator that is somebody else's worker, on a queue.
+fn foreign(item: &DecoratorSettings, distributed: bool) -> Result<QueueStep, ConfigError> {
+    let error = |message: String, help: &str| Err(item.section.error(message, help));
+    if !is_name(&item.name) {
+        let message = format!("`{}` cannot be part of a queue's name", item.name);
+        return error(message, "use a-z, 0-9, `-` and `_`, as in weather");
+    }
+    if !distributed {
+        let message = format!(
+            "the decorator `{}` needs a queue that others reach",
+            item.name
+        );
+        return error(
+            message,
+            "set tidings.queue.url and tidings.store.url, or leave it out",
+        );
+    }
+    if DECORATORS.iter().any(|(name, _)| *name == item.name) {
+        let message = format!(
+            "`{}` is the name of a decorator that is built in",
+            item.name
+        );
+        return error(message, "choose another name, or leave out `queue`");
+    }
+    let read: Foreign = item.section.read()?;
+    Ok(QueueStep {
+        name: item.name.clone(),
+        filter: read.filter,
+        policy: item.policy,
+        timeout: item.timeout,
+    })
 }
 
 /// The senders that are configured, or need no configuration.
@@ -116,7 +166,7 @@ mod tests {
 
     /// The decorators of a `tidings.yaml` with these under `decorators`, in a folder with a
     /// template `deploy.txt`.
-    fn build(decorators: &str, deploy: &str) -> Result<Vec<Link>, ConfigError> {
+    fn build(decorators: &str, deploy: &str) -> Result<Vec<Step>, ConfigError> {
         let (folder, config) = load(&format!("tidings:\n  decorators:\n{decorators}"));
         std::fs::write(folder.path().join("deploy.txt"), deploy).unwrap();
         super::decorators(&config.settings()?, &services())
@@ -167,7 +217,13 @@ mod tests {
             "by {{ origin }}",
         )
         .unwrap();
-        let told: Vec<_> = links.iter().map(|one| (one.policy, one.timeout)).collect();
+        let told: Vec<_> = links
+            .iter()
+            .map(|step| match step {
+                Step::Here(link) => (link.policy, link.timeout),
+                Step::Queue(step) => panic!("{step:?} is nobody's here"),
+            })
+            .collect();
         assert_eq!(
             told,
             [
@@ -175,6 +231,41 @@ mod tests {
                 (Policy::Retry, Duration::from_secs(2))
             ]
         );
+    }
+
+    #[test]
+    fn a_decorator_on_a_queue_is_a_step_of_its_own() {
+        let distributed = |item: &str| {
+            let (_folder, config) = load(&format!(
+                "tidings:
+  queue: {{ url: \"amqp://localhost\" }}
+  store: {{ url: \"postgres://localhost\" }}
+  decorators:
+    - {item}
+"
+            ));
+            super::decorators(&config.settings().unwrap(), &services())
+        };
+        let steps = distributed(
+            "{ name: weather, queue: true, timeout: 3s, filter: { minSeverity: high } }",
+        );
+        let [Step::Queue(step)] = &steps.unwrap()[..] else {
+            panic!("one step on a queue");
+        };
+        assert_eq!((step.name.as_str(), step.timeout.as_secs()), ("weather", 3));
+        assert_eq!(step.policy, Policy::Skip);
+        assert!(step.filter.min_severity.is_some());
+        for (item, words) in [
+            (
+                "{ name: Wetter.bericht, queue: true }",
+                "cannot be part of a queue's name",
+            ),
+            ("{ name: template, queue: true }", "built in"),
+            ("{ name: weather, queue: true, rules: [] }", "rules"),
+        ] {
+            let error = distributed(item).err().unwrap().to_string();
+            assert!(error.contains(words), "{words} in {error}");
+        }
     }
 
     #[test]
@@ -199,6 +290,11 @@ mod tests {
                 "    - name: template\n      rules: [ { title: [] } ]\n",
                 "",
                 "rules[0].title` must be a template|tidings.yaml:4:|",
+            ),
+            (
+                "    - { name: weather, queue: true }\n",
+                "",
+                "the decorator `weather` needs a queue|tidings.yaml:3:|tidings.queue.url",
             ),
             (
                 "    - name: template\n      rule: []\n",

@@ -21,6 +21,7 @@ use super::Services;
 use super::StartError;
 use crate::config::Settings;
 use crate::store::Store;
+use crate::topology::QueueSpec;
 
 /// Opens the back end. The distributed one need not be up: what is missing is said by `/readyz`
 /// and waited for; the schema is brought up to date where this role may.
@@ -39,12 +40,12 @@ pub(super) fn open(
     }
 }
 
-/// What there is, for senders of these names; makes nothing.
-pub(super) async fn look(settings: &Settings, senders: &[String]) -> Vec<Finding> {
+/// What there is, and whether these queues are; makes nothing.
+pub(super) async fn look(settings: &Settings, queues: Vec<QueueSpec>) -> Vec<Finding> {
     if is_distributed(settings) {
-        distributed::look(settings, senders).await
+        distributed::look(settings, queues).await
     } else {
-        embedded::look(settings, senders).await
+        embedded::look(settings, queues).await
     }
 }
 

@@ -86,11 +86,14 @@ pub async fn look(config: &Config, settings: &Settings) -> Findings {
         found.faults.push(fault.into());
         Vec::new()
     });
-    if let Err(fault) = registry::decorators(settings, &given) {
+    let steps = registry::decorators(settings, &given).unwrap_or_else(|fault| {
         found.faults.push(fault.into());
-    }
-    let names: Vec<String> = senders.iter().map(|one| one.name().to_owned()).collect();
-    found.findings = backend::look(settings, &names).await;
+        Vec::new()
+    });
+    let foreign = settings.senders.iter().cloned();
+    let foreign = foreign.map(|one| Arc::new(one) as Arc<dyn Sender>);
+    let routes: Vec<_> = senders.iter().cloned().chain(foreign).collect();
+    found.findings = backend::look(settings, services::queues(&routes, &steps)).await;
     let senders = stream::iter(&senders).then(look_at_sender);
     found.findings.extend(senders.collect::<Vec<_>>().await);
     found

@@ -13,7 +13,11 @@ use crate::config::Config;
 use crate::config::Settings;
 use crate::decorator::Chain;
 use crate::processor::Sender;
+use crate::processor::Step;
+use crate::processor::foreign::ForeignSender;
 use crate::processor::registry;
+use crate::topology;
+use crate::topology::QueueSpec;
 
 /// The demo user of development mode.
 pub const GUEST: &str = "user:development/guest";
@@ -43,6 +47,8 @@ pub struct Services {
     pub chain: Chain,
     /// The senders that are configured.
     pub senders: Vec<Arc<dyn Sender>>,
+    /// The senders that are somebody else's workers.
+    pub foreign: Vec<Arc<ForeignSender>>,
 }
 
 impl Services {
@@ -70,16 +76,43 @@ impl Services {
             people,
             chain,
             senders,
+            foreign: settings.senders.iter().cloned().map(Arc::new).collect(),
         })
     }
 
-    /// The names of the senders.
+    /// Who might want a delivery: the senders of ours, then those of others.
+    pub fn routes(&self) -> Vec<Arc<dyn Sender>> {
+        let foreign = self
+            .foreign
+            .iter()
+            .map(|one| Arc::clone(one) as Arc<dyn Sender>);
+        self.senders.iter().cloned().chain(foreign).collect()
+    }
+
+    /// Every work queue that this configuration needs.
+    pub fn queues(&self) -> Vec<QueueSpec> {
+        queues(&self.routes(), &self.chain.0)
+    }
+
+    /// The names of the senders of ours.
     pub fn sender_names(&self) -> Vec<String> {
         self.senders
             .iter()
             .map(|sender| sender.name().to_owned())
             .collect()
     }
+}
+
+/// Every work queue for these senders and steps.
+pub(super) fn queues(senders: &[Arc<dyn Sender>], steps: &[Step]) -> Vec<QueueSpec> {
+    let names: Vec<String> = senders.iter().map(|one| one.name().to_owned()).collect();
+    let foreign = steps.iter().filter_map(|step| match step {
+        Step::Here(_) => None,
+        Step::Queue(step) => Some(step.name.as_str()),
+    });
+    let mut all = topology::queues(&names);
+    all.extend(topology::decorate_queues(foreign));
+    all
 }
 
 /// What processors are given.

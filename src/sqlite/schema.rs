@@ -26,6 +26,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V3__keeping",
         include_str!("../../schemas/sql/sqlite/V3__keeping.sql"),
     ),
+    (
+        "V4__secret",
+        include_str!("../../schemas/sql/sqlite/V4__secret.sql"),
+    ),
 ];
 
 /// Brings the file to this version's schema.

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::chunk::Note;
 use crate::chunk::RefReport;
+use crate::delivery::DeliveryBatch;
 use crate::delivery::DeliveryState;
 use crate::failure::Reason;
 use crate::notification::Notification;
@@ -135,4 +136,15 @@ pub struct Earlier {
     pub submission: Uuid,
     /// When that was accepted.
     pub accepted_at: Timestamp,
+}
+
+/// A delivery that stands as a foreign sender reported.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reported {
+    /// The delivery.
+    pub delivery: Uuid,
+    /// Which try it was, from 1.
+    pub tries: u32,
+    /// A message that carries it alone, for what is to come again or is a dead letter.
+    pub batch: DeliveryBatch,
 }

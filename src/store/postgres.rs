@@ -10,6 +10,7 @@ mod dead;
 mod delivery;
 mod error;
 mod expire;
+mod foreign;
 mod inbox;
 mod marks;
 mod operator;
@@ -50,6 +51,7 @@ use crate::store::Page;
 use crate::store::PluginKey;
 use crate::store::Process;
 use crate::store::Query;
+use crate::store::Reported;
 use crate::store::Retention;
 use crate::store::Setting;
 use crate::store::Settle;
@@ -225,6 +227,31 @@ impl Store for PostgresStore {
         work!(self, |client, _| delivery::stranded(
             client, channel, due_before, limit
         ))
+    }
+
+    async fn report(
+        &self,
+        channels: &[String],
+        attempts: &[Attempt],
+    ) -> Result<Vec<Reported>, StoreError> {
+        work!(self, |client, _| foreign::report(
+            client, channels, attempts
+        ))
+    }
+
+    async fn overdue(
+        &self,
+        channel: &str,
+        due_before: Timestamp,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
+        work!(self, |client, _| foreign::overdue(
+            client, channel, due_before, limit
+        ))
+    }
+
+    async fn secret(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        work!(self, |client, _| operator::secret(client, name))
     }
 
     async fn file_dead(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {

@@ -8,6 +8,7 @@ mod counts;
 mod dead;
 mod deliveries;
 mod expire;
+mod foreign;
 mod inbox;
 mod marks;
 mod operate;
@@ -40,6 +41,7 @@ use super::Page;
 use super::PluginKey;
 use super::Process;
 use super::Query;
+use super::Reported;
 use super::Retention;
 use super::Setting;
 use super::Settle;
@@ -150,6 +152,32 @@ impl Store for SqliteStore {
         let channel = channel.to_owned();
         self.write(move |to| stranded::stranded(to, &channel, due_before, limit))
             .await
+    }
+
+    async fn report(
+        &self,
+        channels: &[String],
+        attempts: &[Attempt],
+    ) -> Result<Vec<Reported>, StoreError> {
+        let (channels, attempts) = (channels.to_vec(), attempts.to_vec());
+        self.write(move |to| foreign::report(to, &channels, &attempts))
+            .await
+    }
+
+    async fn overdue(
+        &self,
+        channel: &str,
+        due_before: Timestamp,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
+        let channel = channel.to_owned();
+        self.write(move |to| foreign::overdue(to, &channel, due_before, limit))
+            .await
+    }
+
+    async fn secret(&self, name: &str) -> Result<Vec<u8>, StoreError> {
+        let name = name.to_owned();
+        self.write(move |to| people::secret(to, &name)).await
     }
 
     async fn file_dead(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {

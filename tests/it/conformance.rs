@@ -60,7 +60,7 @@ impl Tidings {
             chain.extend(links);
             plan.senders.push(sender);
         }
-        plan.chain = Chain(chain);
+        plan.chain = Chain::from(chain);
         let house = House::build(plan).await;
         Self {
             url: house.served.url(""),

@@ -11,6 +11,7 @@ mod config;
 mod conformance;
 mod docs;
 mod email;
+mod foreign;
 mod http;
 mod journey;
 mod kill;

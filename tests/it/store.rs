@@ -79,6 +79,13 @@ macro_rules! conformance {
                 what_was_sent_before_for_a_scope_is_found,
                 an_expanded_delivery_is_replaced_by_its_targets,
                 an_unknown_delivery_is_done;
+            foreign:
+                what_is_reported_is_where_a_delivery_stands,
+                what_is_reported_comes_with_a_message_that_carries_it,
+                of_other_channels_nothing_is_believed,
+                silence_makes_a_delivery_unknown_and_a_late_word_still_counts,
+                a_delivery_put_off_is_not_overdue_before_its_time,
+                a_secret_is_made_once_and_is_the_same_for_all;
             stranded:
                 a_stranded_delivery_comes_back_as_it_was_planned,
                 a_stranded_delivery_comes_back_once,

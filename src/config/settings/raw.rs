@@ -10,6 +10,8 @@ use serde::de::IgnoredAny;
 use super::CatalogSource;
 use crate::config::duration::Bytes;
 use crate::config::duration::Setting;
+use crate::processor::Audience;
+use crate::processor::Filter;
 use crate::processor::Policy;
 
 #[derive(Default, Deserialize)]
@@ -31,6 +33,7 @@ pub(super) struct Raw {
     pub(super) decorators: Vec<IgnoredAny>,
     pub(super) catalog: Catalog,
     pub(super) backstage: Backstage,
+    pub(super) senders: Vec<IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
@@ -99,6 +102,23 @@ pub(super) struct Decorator {
     pub(super) name: String,
     #[serde(default)]
     pub(super) policy: Policy,
+    pub(super) timeout: Option<Setting>,
+    #[serde(default)]
+    pub(super) queue: bool,
+}
+
+/// An item of `tidings.senders`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sender {
+    pub(super) name: String,
+    pub(super) channel: Option<String>,
+    #[serde(default)]
+    pub(super) audience: Audience,
+    #[serde(default)]
+    pub(super) filter: Filter,
+    #[serde(default)]
+    pub(super) annotations: Vec<String>,
     pub(super) timeout: Option<Setting>,
 }
 

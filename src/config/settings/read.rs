@@ -26,8 +26,11 @@ use crate::config::Config;
 use crate::config::duration::Bytes;
 use crate::config::duration::Setting;
 use crate::config::error::ConfigError;
+use crate::config::keys;
 use crate::config::section::Section;
 use crate::failure::RetrySchedule;
+use crate::processor::foreign::ForeignSender;
+use crate::processor::is_name;
 
 /// Where people's browsers find the pages when nothing is configured, as in Backstage.
 const APP_BASE_URL: &str = "http://localhost:3000";
@@ -45,6 +48,7 @@ const KEEP: Duration = Duration::from_secs(30 * 86_400);
 const OUTBOX: usize = 1000;
 /// The default of `notifications.retention`, as in Backstage.
 const KEEP_INBOX: Duration = Duration::from_secs(365 * 86_400);
+const SENDER_TIMEOUT: Duration = Duration::from_secs(86_400);
 const DECORATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads everything.
@@ -108,6 +112,7 @@ pub(in crate::config) fn read(config: &Config) -> Result<Settings, ConfigError> 
             &tidings.get("backstage").get("token"),
         )?,
         decorators: decorators(&tidings.get("decorators"))?,
+        senders: senders(&tidings.get("senders"), raw.queue.url.is_some())?,
         default_settings: notifications
             .get("defaultSettings")
             .read_if_set()?
@@ -286,6 +291,47 @@ fn catalog(config: &Config, tidings: &Section, raw: &Raw) -> Result<CatalogSetti
     Ok(CatalogSettings { source, files })
 }
 
+/// Senders that are somebody else's workers.
+fn senders(section: &Section, distributed: bool) -> Result<Vec<ForeignSender>, ConfigError> {
+    let mut read: Vec<ForeignSender> = Vec::new();
+    for item in list(section)? {
+        let raw: raw::Sender = item.read()?;
+        let name = item.get("name");
+        let wrong = |message: String, help: &str| Err(name.error(message, help));
+        if !is_name(&raw.name) {
+            let message = format!("`{}` cannot be part of a queue's name", raw.name);
+            return wrong(message, "use a-z, 0-9, `-` and `_`, as in pager");
+        }
+        if keys::PROCESSORS.contains(&raw.name.as_str()) {
+            let message = format!("`{}` is built in", raw.name);
+            return wrong(
+                message,
+                "configure it under notifications.processors, or choose another name",
+            );
+        }
+        if read.iter().any(|one| one.name == raw.name) {
+            let message = format!("there are two senders `{}`", raw.name);
+            return wrong(message, "give each a name of its own");
+        }
+        if !distributed {
+            let message = format!("the sender `{}` needs a queue that others reach", raw.name);
+            return wrong(
+                message,
+                "set tidings.queue.url and tidings.store.url, or leave it out",
+            );
+        }
+        read.push(ForeignSender {
+            channel: raw.channel.unwrap_or_else(|| raw.name.clone()),
+            name: raw.name,
+            audience: raw.audience,
+            filter: raw.filter,
+            annotations: raw.annotations,
+            timeout: raw.timeout.map_or(SENDER_TIMEOUT, |timeout| timeout.0),
+        });
+    }
+    Ok(read)
+}
+
 fn decorators(section: &Section) -> Result<Vec<DecoratorSettings>, ConfigError> {
     let decorator = |item: &Section| {
         let read: raw::Decorator = item.read()?;
@@ -293,7 +339,8 @@ fn decorators(section: &Section) -> Result<Vec<DecoratorSettings>, ConfigError> 
             name: read.name,
             policy: read.policy,
             timeout: read.timeout.map_or(DECORATOR_TIMEOUT, |timeout| timeout.0),
-            section: item.without(&["name", "policy", "timeout"]),
+            queue: read.queue,
+            section: item.without(&["name", "policy", "timeout", "queue"]),
         })
     };
     list(section)?.iter().map(decorator).collect()

@@ -202,7 +202,11 @@ impl Topology {
     /// where it is kept for an operator. At least once: never lost between two queues, which
     /// requires that a full queue refuses instead of dropping.
     fn work_arguments(&self, spec: &QueueSpec) -> FieldTable {
-        let after = if spec.key == DEAD { UNREADABLE } else { DEAD };
+        let after = if spec.key == DEAD {
+            UNREADABLE
+        } else {
+            spec.after
+        };
         let mut arguments = vec![
             ("x-delivery-limit", i64::from(DELIVERY_LIMIT).into()),
             ("x-dead-letter-exchange", text(self.work())),

@@ -29,6 +29,8 @@ use crate::queue::QueueError;
 use crate::queue::Receipt;
 use crate::queue::Received;
 use crate::queue::ReplyTo;
+use crate::topology::CHUNKS;
+use crate::topology::decorator;
 
 /// AMQP's mark of a message that survives a restart.
 const PERSISTENT: u8 = 2;
@@ -65,6 +67,9 @@ pub(super) fn properties(message: &Message) -> BasicProperties {
             .with_reply_to(short(&reply.address))
             .with_correlation_id(short(&reply.correlation));
     }
+    if let Some(expires) = message.expires {
+        properties = properties.with_expiration(short(&expires.as_millis().to_string()));
+    }
     properties
 }
 
@@ -79,7 +84,10 @@ pub(super) fn received(
     let empty = FieldTable::default();
     let table = properties.headers().as_ref().unwrap_or(&empty);
     let mut headers = texts(table);
-    let death = Death::of(table, topology).filter(|_| key == DEAD);
+    // Elsewhere an entry is of a wait that ran out; but our own workers take up what a foreign
+    // one missed.
+    let death = Death::of(table, topology)
+        .filter(|death| key == DEAD || (key == CHUNKS && decorator(&death.stage).is_some()));
     let exchange = match &death {
         Some(death) => death.exchange.as_str(),
         None => delivery.exchange.as_str(),
@@ -99,7 +107,7 @@ pub(super) fn received(
         headers.insert(HEADER_PRODUCER.to_owned(), user);
     }
     if let Some(death) = death {
-        death.tell(&mut headers);
+        death.tell(&mut headers, key == DEAD);
     }
     let returns = table.inner().get("x-delivery-count").and_then(count);
     let reply = properties.reply_to().as_ref().map(|address| ReplyTo {
@@ -112,6 +120,7 @@ pub(super) fn received(
         headers,
         body: Bytes::from(delivery.data),
         delay: None,
+        expires: None,
         reply: reply.filter(|_| key != DEAD),
     };
     Received::new(message, receipt, returns.unwrap_or(0))
@@ -185,7 +194,8 @@ impl Death {
         })
     }
 
-    fn tell(self, headers: &mut Headers) {
+    /// Tells it in the headers; counted as a try where that was the end of the message.
+    fn tell(self, headers: &mut Headers, counted: bool) {
         let (reason, detail) = match self.reason.as_str() {
             "delivery_limit" => (
                 Reason::DeliveryLimit,
@@ -202,7 +212,9 @@ impl Death {
             .get(HEADER_TRIES)
             .and_then(|tries| tries.parse::<u32>().ok())
             .unwrap_or(0);
-        headers.insert(HEADER_TRIES.to_owned(), (tries + 1).to_string());
+        if counted {
+            headers.insert(HEADER_TRIES.to_owned(), (tries + 1).to_string());
+        }
         headers.insert(HEADER_STAGE.to_owned(), self.stage);
         headers.insert(HEADER_REASON.to_owned(), reason.as_str().to_owned());
         headers.insert(HEADER_DETAIL.to_owned(), detail);

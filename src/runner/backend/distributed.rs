@@ -18,7 +18,7 @@ use crate::runner::look::within;
 use crate::store::Store;
 use crate::store::postgres::CONNECTIONS_DEFAULT;
 use crate::store::postgres::PostgresStore;
-use crate::topology;
+use crate::topology::QueueSpec;
 
 /// Between two tries to bring the schema up to date.
 const PREPARE_EVERY: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ pub(super) fn open(
     roles: &Roles,
 ) -> Result<Backend, StartError> {
     let store = postgres(settings)?;
-    let queue = rabbit(settings, &services.sender_names(), &roles.describe());
+    let queue = rabbit(settings, services.queues(), &roles.describe());
     check(&queue)?;
     tokio::spawn(prepare_when_there(store.clone()));
     Ok(Backend {
@@ -80,12 +80,12 @@ fn postgres(settings: &Settings) -> Result<PostgresStore, StartError> {
 }
 
 /// What a process needs on the broker, under a name that the broker shows.
-fn rabbit(settings: &Settings, senders: &[String], role: &str) -> RabbitSettings {
+fn rabbit(settings: &Settings, queues: Vec<QueueSpec>, role: &str) -> RabbitSettings {
     let queue = settings.queue.as_ref();
     RabbitSettings {
         url: queue.map(|queue| queue.url.clone()).unwrap_or_default(),
         prefix: queue.map(|queue| queue.prefix.clone()).unwrap_or_default(),
-        queues: topology::queues(senders),
+        queues,
         steps: settings.steps(),
         name: format!("tidings {role}"),
     }
@@ -103,8 +103,8 @@ fn check(rabbit: &RabbitSettings) -> Result<(), StartError> {
 }
 
 /// What is on the broker and in the database.
-pub(super) async fn look(settings: &Settings, senders: &[String]) -> Vec<Finding> {
-    let (queue, store) = tokio::join!(look_at_queue(settings, senders), look_at_store(settings));
+pub(super) async fn look(settings: &Settings, queues: Vec<QueueSpec>) -> Vec<Finding> {
+    let (queue, store) = tokio::join!(look_at_queue(settings, queues), look_at_store(settings));
     let queue_at = settings.queue.as_ref().map(QueueSettings::shown);
     let store_at = settings.store.as_ref().map(StoreSettings::shown);
     vec![
@@ -113,8 +113,8 @@ pub(super) async fn look(settings: &Settings, senders: &[String]) -> Vec<Finding
     ]
 }
 
-async fn look_at_queue(settings: &Settings, senders: &[String]) -> Result<String, String> {
-    let probe = within(probe(&rabbit(settings, senders, "check"))).await?;
+async fn look_at_queue(settings: &Settings, queues: Vec<QueueSpec>) -> Result<String, String> {
+    let probe = within(probe(&rabbit(settings, queues, "check"))).await?;
     let all = probe.there + probe.missing.len();
     Ok(match (probe.there, probe.missing.first()) {
         (there, None) => format!("{there} queues, all there"),

@@ -16,7 +16,7 @@ use crate::sqlite::SqliteError;
 use crate::store::Store;
 use crate::store::StoreError;
 use crate::store::sqlite::SqliteStore;
-use crate::topology;
+use crate::topology::QueueSpec;
 
 pub(super) fn open(
     settings: &Settings,
@@ -24,7 +24,7 @@ pub(super) fn open(
     _: &Roles,
 ) -> Result<Backend, StartError> {
     let sqlite = open_file(settings)?;
-    let queues = topology::queues(&services.sender_names());
+    let queues = services.queues();
     Ok(Backend {
         backup: Some(backups(&sqlite, settings)),
         queue: Arc::new(SqliteQueue::new(Arc::clone(&sqlite), &queues)),
@@ -47,7 +47,7 @@ pub(super) fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
 }
 
 /// What there is in the data directory.
-pub(super) async fn look(settings: &Settings, _: &[String]) -> Vec<Finding> {
+pub(super) async fn look(settings: &Settings, _: Vec<QueueSpec>) -> Vec<Finding> {
     vec![look_at_file(settings)]
 }
 

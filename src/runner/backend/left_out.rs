@@ -9,12 +9,13 @@ use crate::runner::Roles;
 use crate::runner::Services;
 use crate::runner::StartError;
 use crate::store::Store;
+use crate::topology::QueueSpec;
 
 pub(super) fn open(_: &Settings, _: &Services, _: &Roles) -> Result<Backend, StartError> {
     Err(left_out())
 }
 
-pub(super) async fn look(settings: &Settings, _: &[String]) -> Vec<Finding> {
+pub(super) async fn look(settings: &Settings, _: Vec<QueueSpec>) -> Vec<Finding> {
     let place = settings.data.display().to_string();
     vec![Finding::new("back end", place, Err(left_out().message))]
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use deadpool_postgres::Client;
 use serde_json::Map;
 use serde_json::Value;
+use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 use uuid::Uuid;
 
@@ -315,37 +316,49 @@ pub(super) async fn stranded(
     // The payload of a chunk is its own, and so are the messages made of it.
     let mut batches: BTreeMap<(Uuid, i32), Vec<DeliveryBatch>> = BTreeMap::new();
     for row in rows {
-        let header = header(&row, 0)?;
-        let chunk = batches.entry((header.id, row.try_get(6)?)).or_default();
-        let full = |batch: &DeliveryBatch| batch.items.len() >= DELIVERIES_PER_MESSAGE_MAX;
-        if chunk.last().is_none_or(full) {
-            let Json(payload) = row.try_get(7)?;
-            chunk.push(DeliveryBatch {
-                header,
-                channel: channel.to_owned(),
-                payload,
-                recipients: Vec::new(),
-                items: Vec::new(),
-                extra: Map::new(),
-            });
-        }
-        let patch: Option<Json<Map<String, Value>>> = row.try_get(12)?;
-        let item = DeliveryItem {
-            id: row.try_get(8)?,
-            notification: row.try_get(9)?,
-            user: row.try_get(10)?,
-            target: row.try_get(11)?,
-            patch: patch.map(|Json(fields)| fields),
-            created: row.try_get(13)?,
-        };
-        if let Some(batch) = chunk.last_mut() {
-            if item.user.is_none() && batch.recipients.is_empty() {
-                let refs: Option<Json<Vec<RefReport>>> = row.try_get(14)?;
-                let refs = refs.into_iter().flat_map(|Json(refs)| refs);
-                batch.recipients = refs.map(|one| one.entity).collect();
+        let alone = alone(&row, channel)?;
+        let chunk = batches
+            .entry((alone.header.id, row.try_get(6)?))
+            .or_default();
+        match chunk.last_mut() {
+            Some(batch) if batch.items.len() < DELIVERIES_PER_MESSAGE_MAX => {
+                batch.items.extend(alone.items);
+                if batch.recipients.is_empty() {
+                    batch.recipients = alone.recipients;
+                }
             }
-            batch.items.push(item);
+            _ => chunk.push(alone),
         }
     }
     Ok(batches.into_values().flatten().collect())
+}
+
+/// A message that carries the delivery of a row alone: the columns of a header, `no`, `payload`,
+/// `id`, `notification`, `user`, `target`, its patch, `created` and the chunk's refs.
+pub(super) fn alone(row: &Row, channel: &str) -> Result<DeliveryBatch, Fault> {
+    let Json(payload) = row.try_get(7)?;
+    let patch: Option<Json<Map<String, Value>>> = row.try_get(12)?;
+    let item = DeliveryItem {
+        id: row.try_get(8)?,
+        notification: row.try_get(9)?,
+        user: row.try_get(10)?,
+        target: row.try_get(11)?,
+        person: None,
+        patch: patch.map(|Json(fields)| fields),
+        created: row.try_get(13)?,
+    };
+    let mut recipients = Vec::new();
+    if item.user.is_none() {
+        let refs: Option<Json<Vec<RefReport>>> = row.try_get(14)?;
+        let refs = refs.into_iter().flat_map(|Json(refs)| refs);
+        recipients.extend(refs.map(|one| one.entity));
+    }
+    Ok(DeliveryBatch {
+        header: header(row, 0)?,
+        channel: channel.to_owned(),
+        payload,
+        recipients,
+        items: vec![item],
+        extra: Map::new(),
+    })
 }

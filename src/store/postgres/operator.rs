@@ -11,6 +11,7 @@ use crate::store::ChannelSummary;
 use crate::store::PluginKey;
 use crate::store::Process;
 use crate::store::Retention;
+use crate::store::SECRET_BYTES;
 use crate::store::Summary;
 use crate::store::Token;
 
@@ -129,6 +130,18 @@ pub(super) async fn plugin_keys(client: &Client, limit: u32) -> Result<Vec<Plugi
             })
         })
         .collect()
+}
+
+const SECRET: &str = "insert into secret (name, value) values ($1, $2) on conflict do nothing";
+
+/// See [`crate::store::Store::secret`].
+pub(super) async fn secret(client: &Client, name: &str) -> Result<Vec<u8>, Fault> {
+    let value = rand::random::<[u8; SECRET_BYTES]>();
+    let make = client.prepare_cached(SECRET).await?;
+    client.execute(&make, &[&name, &value.as_slice()]).await?;
+    let read = "select value from secret where name = $1";
+    let read = client.prepare_cached(read).await?;
+    Ok(client.query_one(&read, &[&name]).await?.try_get(0)?)
 }
 
 const HEARTBEAT: &str = concat!(

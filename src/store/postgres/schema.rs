@@ -29,6 +29,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V3__keeping",
         include_str!("../../../schemas/sql/postgres/V3__keeping.sql"),
     ),
+    (
+        "V4__secret",
+        include_str!("../../../schemas/sql/postgres/V4__secret.sql"),
+    ),
 ];
 
 /// The version this code needs.

@@ -7,6 +7,7 @@ use rusqlite::params;
 
 use super::types::Json;
 use crate::store::PluginKey;
+use crate::store::SECRET_BYTES;
 use crate::store::Setting;
 use crate::store::Token;
 use crate::time::Timestamp;
@@ -146,4 +147,12 @@ pub(super) fn plugin_keys(from: &Connection, limit: u32) -> rusqlite::Result<Vec
         })
     })?
     .collect()
+}
+
+/// See [`crate::store::Store::secret`].
+pub(super) fn secret(to: &Connection, name: &str) -> rusqlite::Result<Vec<u8>> {
+    to.prepare_cached("insert into secret (name, value) values (?1, ?2) on conflict do nothing")?
+        .execute(params![name, rand::random::<[u8; SECRET_BYTES]>()])?;
+    to.prepare_cached("select value from secret where name = ?1")?
+        .query_row([name], |row| row.get(0))
 }

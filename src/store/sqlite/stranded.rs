@@ -23,6 +23,17 @@ use crate::time::Timestamp;
 /// A delivery and the chunk it belongs to.
 type Found = ((Uuid, u32), DeliveryItem);
 
+/// Deliveries, as [`item`] reads them.
+macro_rules! select_items {
+    () => {
+        "select d.submission, d.chunk, d.id, d.notification, d.user, d.target, d.created_at,
+           n.created, b.created
+         from delivery d
+         left join notification n on n.id = d.notification
+         left join broadcast b on b.id = d.notification"
+    };
+}
+
 /// See [`crate::store::Store::stranded`].
 pub(super) fn stranded(
     to: &Connection,
@@ -32,16 +43,13 @@ pub(super) fn stranded(
 ) -> rusqlite::Result<Vec<DeliveryBatch>> {
     let now = Timestamp::now();
     let found: Vec<Found> = to
-        .prepare_cached(
-            "select d.submission, d.chunk, d.id, d.notification, d.user, d.target, d.created_at,
-               n.created, b.created
-             from delivery d
-             left join notification n on n.id = d.notification
-             left join broadcast b on b.id = d.notification
+        .prepare_cached(concat!(
+            select_items!(),
+            "
              where d.channel = ?1 and d.state in ('pending', 'claimed')
                and d.sweep_at < ?2 and d.due_at <= ?3
-             order by d.sweep_at, d.id limit ?4",
-        )?
+             order by d.sweep_at, d.id limit ?4"
+        ))?
         .query_map(params![channel, due_before, now, limit], item)?
         .collect::<Result<_, _>>()?;
     // It counts as due from now on.
@@ -58,6 +66,18 @@ pub(super) fn stranded(
     Ok(batches)
 }
 
+/// A message that carries one delivery; `None` where its chunk is not kept any more.
+pub(super) fn alone(
+    from: &Connection,
+    channel: &str,
+    delivery: Uuid,
+) -> rusqlite::Result<Option<DeliveryBatch>> {
+    let ((submission, no), item) = from
+        .prepare_cached(concat!(select_items!(), " where d.id = ?1"))?
+        .query_row([delivery], item)?;
+    Ok(of_chunk(from, channel, submission, no, vec![item])?.pop())
+}
+
 fn item(row: &Row<'_>) -> rusqlite::Result<Found> {
     let of_row: Option<Timestamp> = row.get(7)?;
     let of_broadcast: Option<Timestamp> = row.get(8)?;
@@ -66,6 +86,7 @@ fn item(row: &Row<'_>) -> rusqlite::Result<Found> {
         notification: row.get(3)?,
         user: row.get(4)?,
         target: row.get(5)?,
+        person: None,
         patch: None,
         // Whose inbox is switched off has no row; then the delivery's own age serves.
         created: match of_row.or(of_broadcast) {

@@ -181,10 +181,13 @@ impl Site {
             queue: Arc::clone(&self.queue),
             chain: plan.chain.clone(),
             senders: plan.senders.clone(),
+            foreign: Vec::new(),
             defaults: plan.defaults.clone(),
             app_base_url: self.base_url.clone(),
             origins: Default::default(),
             body_limit: 1 << 20,
+            schedule: RetrySchedule::default(),
+            seal: Default::default(),
             events: Events::default(),
         });
         let lanes = [topology::SUBMISSIONS, topology::SUBMISSIONS_BULK];

@@ -4,6 +4,7 @@
 pub(crate) mod dead;
 pub(crate) mod deliveries;
 pub(crate) mod expire;
+pub(crate) mod foreign;
 pub(crate) mod inbox;
 pub(crate) mod operate;
 pub(crate) mod persist;

@@ -379,9 +379,19 @@ impl App {
     }
 
     async fn distributed(processes: &[(&'static str, &[&str])]) -> Self {
+        Self::distributed_with("", |_| (), processes).await
+    }
+
+    /// With more lines under `tidings`, and more queues to delete at the end.
+    pub(crate) async fn distributed_with(
+        lines: &str,
+        more: impl FnOnce(&mut RabbitSettings),
+        processes: &[(&'static str, &[&str])],
+    ) -> Self {
         let database = Database::create().await;
-        let settings = super::rabbitmq::settings(&super::rabbitmq::shared_url(), &STEPS);
-        let lines = backend(&settings, &database.url());
+        let mut settings = super::rabbitmq::settings(&super::rabbitmq::shared_url(), &STEPS);
+        more(&mut settings);
+        let lines = backend(&settings, &database.url()) + lines;
         let broker = Topology(settings);
         Self::start(&lines, Some(database), Some(broker), processes).await
     }
@@ -520,7 +530,7 @@ pub(crate) fn person(number: usize) -> String {
 fn people() -> String {
     let user = |namespace: &str, name: &str| {
         format!(
-            "kind: User\nmetadata: {{ namespace: {namespace}, name: {name} }}\nspec: {{ profile: {{ email: {name}@example.com }} }}\n---\n"
+            "kind: User\nmetadata: {{ namespace: {namespace}, name: {name}, annotations: {{ pager.example.com/id: pager-{name} }} }}\nspec: {{ profile: {{ email: {name}@example.com }} }}\n---\n"
         )
     };
     let mut text = user("development", "guest");

@@ -110,6 +110,17 @@ fn ctl(dir: &std::path::Path, args: &[&str]) -> String {
 /// `deploy/rabbitmq/setup`; returns its URL. `None`, with a word on stderr, where that broker is
 /// not ours to make users on.
 pub(crate) async fn producer(prefix: &str, name: &str) -> Option<String> {
+    user(prefix, &["producer", name], name).await
+}
+
+/// Makes a user with the rights of a foreign worker: `kind` is `foreign-decorator` or
+/// `foreign-sender`, `worker` its name. Otherwise like [`producer`].
+pub(crate) async fn foreign(prefix: &str, kind: &str, worker: &str) -> Option<String> {
+    let name = format!("{prefix}-{worker}");
+    user(prefix, &[kind, worker, &name], &name).await
+}
+
+async fn user(prefix: &str, what: &[&str], name: &str) -> Option<String> {
     let Some(dir) = std::env::var_os("TIDINGS_TEST_BROKER") else {
         eprintln!("skipped: AMQP_URL names a broker where this test may make no users");
         return None;
@@ -119,9 +130,9 @@ pub(crate) async fn producer(prefix: &str, name: &str) -> Option<String> {
         script("tests/servers").display(),
         PathBuf::from(dir).display()
     );
-    let args = ["--vhost", "/", "--prefix", prefix, "producer", name];
+    let args = [&["--vhost", "/", "--prefix", prefix], what].concat();
     let mut setup = tokio::process::Command::new(script("deploy/rabbitmq/setup"));
-    let done = setup.args(args).env("RABBITMQCTL", ctl).output().await;
+    let done = setup.args(&args).env("RABBITMQCTL", ctl).output().await;
     let done = done.unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "setup {args:?}: {said}");
