@@ -14,6 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::extract::Request;
+use axum::serve::ListenerExt as _;
 use bytes::Bytes;
 use bytes::BytesMut;
 use futures::StreamExt as _;
@@ -22,7 +23,9 @@ use http::header::CONTENT_LENGTH;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use serde_json::Value;
+use socket2::SockRef;
 use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 pub use self::admin::admin_routes;
@@ -38,6 +41,10 @@ const DRAIN_BYTES_MAX: usize = 16 << 20;
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may leave what was sent to it unread or unconfirmed before it is cut; else
+/// a page that does not read, or a machine that has vanished, is kept for hours.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Who is calling, as [`app`] found out.
 #[derive(Clone, Debug)]
@@ -184,7 +191,19 @@ pub async fn serve(
     app: Router,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    axum::serve(listener, app)
+    axum::serve(listener.tap_io(prepare), app)
         .with_graceful_shutdown(async move { shutdown.cancelled().await })
         .await
+}
+
+/// Makes small messages leave at once, and a client that takes nothing end.
+fn prepare(stream: &mut TcpStream) {
+    let told = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let told =
+        told.and_then(|()| SockRef::from(&*stream).set_tcp_user_timeout(Some(UNREAD_TIMEOUT)));
+    if let Err(error) = told {
+        // The client has gone already.
+        tracing::debug!(%error, "a connection was not prepared");
+    }
 }

@@ -140,6 +140,10 @@ pub async fn launch(
     settings: &Settings,
     roles: Roles,
 ) -> Result<(Running, Services), StartError> {
+    // Every open page is a file; the usual limit for a program is far below what machines allow.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
     let listeners = super::listen::bind(config, settings, &roles).await?;
     let settings = &at_home(settings, &listeners);
     let services = Services::build(config, settings, &roles)?;

@@ -215,6 +215,12 @@ impl Hub {
         self.pages().closed
     }
 
+    /// How many pages hear what is for `reference`.
+    #[cfg(test)]
+    pub(super) fn pages_of(&self, reference: &str) -> usize {
+        self.pages().by_ref.get(reference).map_or(0, BTreeSet::len)
+    }
+
     async fn until_empty(&self) {
         loop {
             let gone = self.0.gone.notified();

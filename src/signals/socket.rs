@@ -129,7 +129,111 @@ fn subscribe(channels: &mut BTreeSet<String>, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hub::Hub;
     use super::*;
+    use crate::signal::Signal;
+    use axum::Router;
+    use axum::extract::WebSocketUpgrade;
+    use axum::routing::get;
+    use futures::FutureExt as _;
+    use futures::SinkExt as _;
+    use futures::StreamExt as _;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+    use tokio::net::TcpStream;
+    use tokio::sync::oneshot;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::Message as Frame;
+    use uuid::Uuid;
+
+    const GUEST: &str = "user:default/guest";
+
+    /// A socket of the guest at `hub`, subscribed; whose groups come when the sender says.
+    async fn socket(hub: &Hub) -> (WebSocketStream<TcpStream>, oneshot::Sender<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (groups, come) = oneshot::channel();
+        let page = hub.open(GUEST).unwrap();
+        let late: Late = come.map(Result::unwrap_or_default).boxed();
+        let once = std::sync::Mutex::new(Some((page, late)));
+        let once = std::sync::Arc::new(once);
+        let app = Router::new().route(
+            "/",
+            get(move |upgrade: WebSocketUpgrade| async move {
+                let (page, late) = once.lock().unwrap().take().unwrap();
+                upgrade.on_upgrade(|socket| serve(socket, page, Some(late)))
+            }),
+        );
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let stream = TcpStream::connect(address).await.unwrap();
+        let asked = tokio_tungstenite::client_async(format!("ws://{address}/"), stream);
+        let mut socket = asked.await.unwrap().0;
+        let wish = r#"{"action":"subscribe","channel":"notifications"}"#;
+        socket.send(Frame::text(wish)).await.unwrap();
+        socket.send(Frame::Ping("seen?".into())).await.unwrap();
+        assert!(socket.next().await.unwrap().unwrap().is_pong());
+        (socket, groups)
+    }
+
+    async fn next_frame(socket: &mut WebSocketStream<TcpStream>) -> Option<Frame> {
+        socket.next().await?.ok()
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_answers_lives() {
+        let hub = Hub::default();
+        let (mut socket, _groups) = socket(&hub).await;
+        for _ in 0..3 {
+            hub.tick();
+            assert!(next_frame(&mut socket).await.unwrap().is_ping());
+            // The library has answered; this one shows that the server has seen it.
+            socket.send(Frame::Ping("seen?".into())).await.unwrap();
+            assert!(next_frame(&mut socket).await.unwrap().is_pong());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_does_not_answer_is_cut() {
+        let hub = Hub::default();
+        let (socket, _groups) = socket(&hub).await;
+        // Without the library nobody answers.
+        let mut silent = socket.into_inner();
+        hub.tick();
+        hub.tick();
+        let mut heard = Vec::new();
+        let read = silent.read_to_end(&mut heard).await;
+        // One ping, and no close frame.
+        assert_eq!((read.unwrap(), heard), (2, vec![0x89, 0]));
+    }
+
+    #[tokio::test]
+    async fn groups_that_come_late_are_heard_from_then_on() {
+        let hub = Hub::default();
+        let (mut socket, groups) = socket(&hub).await;
+        let to = |reference| Signal::new_notification(Some(reference), Uuid::nil());
+        hub.tell(&to(GUEST));
+        assert!(next_frame(&mut socket).await.unwrap().is_text());
+        groups.send(vec!["group:default/payments".into()]).unwrap();
+        while hub.pages_of("group:default/payments") == 0 {
+            tokio::task::yield_now().await;
+        }
+        hub.tell(&to("group:default/payments"));
+        assert!(next_frame(&mut socket).await.unwrap().is_text());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_says_too_much_is_sent_away() {
+        let hub = Hub::default();
+        let (mut socket, _groups) = socket(&hub).await;
+        for _ in 0..FRAMES_MAX {
+            socket.feed(Frame::text("{}")).await.unwrap();
+        }
+        socket.flush().await.unwrap();
+        let Frame::Close(Some(frame)) = next_frame(&mut socket).await.unwrap() else {
+            panic!("it may go on");
+        };
+        assert_eq!(u16::from(frame.code), POLICY_VIOLATION);
+    }
 
     #[test]
     fn nonsense_from_a_client_is_ignored() {

@@ -9,6 +9,7 @@
 mod cli;
 mod config;
 mod conformance;
+mod crowd;
 mod docs;
 mod email;
 mod foreign;

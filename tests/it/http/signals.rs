@@ -306,3 +306,57 @@ async fn a_stream_gives_hints_to_its_person() {
         part.unwrap();
     }
 }
+
+#[tokio::test]
+async fn frames_that_are_too_large_end_their_socket_alone() {
+    let pages = Pages::start().await;
+    let mut good = pages.subscribed(GUEST).await;
+    let mut long = pages.subscribed(GUEST).await;
+    let text = Message::text("x".repeat((64 << 10) + 1));
+    long.send(text).await.unwrap();
+    while let Some(Ok(message)) = long.next().await {
+        assert!(matches!(message, Message::Text(_)), "{message}");
+    }
+    // What a frame announces is judged before any of it is waited for.
+    let long = pages.subscribed(GUEST).await;
+    let mut long = long.into_inner();
+    let mut head = vec![0x81, 0xff];
+    head.extend((1_u64 << 40).to_be_bytes());
+    head.extend([0; 4]);
+    long.write_all(&head).await.unwrap();
+    let mut heard = Vec::new();
+    // Cut, however it was cut.
+    let _ = long.read_to_end(&mut heard).await;
+    pages
+        .announce(&Signal::marked(GUEST, &["still".into()], true))
+        .await;
+    assert_eq!(
+        next(&mut good).await["message"]["notification_ids"][0],
+        "still"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_bounded_and_delays_nobody() {
+    const SIGNALS: usize = 600;
+    let pages = Pages::start().await;
+    let mut good = pages.subscribed(GUEST).await;
+    let mut lazy = pages.subscribed(GUEST).await;
+    let ids = ["x".repeat(64 << 10)];
+    for _ in 0..SIGNALS {
+        pages.announce(&Signal::marked(GUEST, &ids, true)).await;
+        next(&mut good).await;
+    }
+    let mut read = 0;
+    while let Some(Ok(message)) = lazy.next().await {
+        read += usize::from(message.is_text() && message.len() > 64 << 10);
+    }
+    assert!(read < SIGNALS, "{read} were kept for it");
+    pages
+        .announce(&Signal::marked(GUEST, &["last".into()], true))
+        .await;
+    assert_eq!(
+        next(&mut good).await["message"]["notification_ids"][0],
+        "last"
+    );
+}

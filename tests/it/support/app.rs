@@ -130,6 +130,15 @@ impl Process {
         }
     }
 
+    /// The memory that it holds.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.unwrap().split_whitespace().next();
+        number.unwrap().parse().unwrap()
+    }
+
     /// Everything it logged.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
