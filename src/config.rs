@@ -138,6 +138,15 @@ impl Config {
         settings::read(self)
     }
 
+    /// What it says, for a program that needs the queue and no store.
+    ///
+    /// # Errors
+    /// As [`Config::settings`], but that a store is missing.
+    #[cfg(feature = "rabbitmq")]
+    pub fn worker_settings(&self) -> Result<Settings, ConfigError> {
+        settings::read_for_worker(self)
+    }
+
     /// What it says without what cannot be, and everything in it that cannot: for a check that
     /// tells all at once. No settings are left where a fault cannot be cut out.
     pub fn examine(&self) -> (Option<Settings>, Vec<ConfigError>) {

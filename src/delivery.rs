@@ -73,6 +73,17 @@ pub struct DeliveryItem {
     pub patch: Option<Map<String, Value>>,
     /// When the notification became visible.
     pub created: Timestamp,
+    /// How often a foreign sender tried it before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference"
+)]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// How to reach a person.

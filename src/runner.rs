@@ -5,6 +5,8 @@
 
 mod backend;
 mod error;
+#[cfg(feature = "rabbitmq")]
+mod external;
 mod health;
 mod listen;
 mod look;
@@ -22,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub use self::error::StartError;
+#[cfg(feature = "rabbitmq")]
+pub use self::external::External;
 pub use self::listen::Listeners;
 pub use self::look::Finding;
 pub use self::look::Findings;

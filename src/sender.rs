@@ -211,7 +211,7 @@ impl Deliveries {
             submission: header.id,
             origin: &header.origin,
             payload: &payload,
-            link: self.link(payload.link.as_deref()),
+            link: absolute_link(payload.link.as_deref(), &self.app_base_url),
             created: item.created,
             user: item.user.as_deref(),
             person,
@@ -260,14 +260,14 @@ impl Deliveries {
     fn sends_as_is(&self, item: &DeliveryItem) -> bool {
         item.user.is_some() || self.sender.audience() == Audience::PerSubmission
     }
+}
 
-    /// The link as an absolute address; the app's notifications page where there is none, as the
-    /// peer does. A link that cannot be resolved was refused at the door.
-    fn link(&self, link: Option<&str>) -> Url {
-        let link = link
-            .filter(|link| !link.is_empty())
-            .unwrap_or("notifications");
-        resolve_link(link.trim_start_matches('/'), &self.app_base_url)
-            .unwrap_or_else(|_| self.app_base_url.clone())
-    }
+/// A link as an absolute address; the app's notifications page where there is none, as the peer
+/// does. A link that cannot be resolved was refused at the door.
+pub fn absolute_link(link: Option<&str>, app_base_url: &Url) -> Url {
+    let link = link
+        .filter(|link| !link.is_empty())
+        .unwrap_or("notifications");
+    resolve_link(link.trim_start_matches('/'), app_base_url)
+        .unwrap_or_else(|_| app_base_url.clone())
 }

@@ -59,9 +59,11 @@ pub use self::upkeep::Token;
 pub use crate::settings::Setting;
 
 /// The length of a secret of the installation.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 const SECRET_BYTES: usize = 32;
 
 /// What is noted of a delivery that a foreign sender took and said nothing of.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 const NOBODY_REPORTED: &str = "no attempt was reported in time";
 
 /// Why the store did not do what it was asked.

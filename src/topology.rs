@@ -51,6 +51,21 @@ pub struct QueueSpec {
     pub after: &'static str,
 }
 
+impl QueueSpec {
+    /// A queue that our own workers write to.
+    pub fn of(key: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            limited: false,
+            after: if decorator(key).is_some() {
+                CHUNKS
+            } else {
+                DEAD
+            },
+        }
+    }
+}
+
 /// Every work queue for these senders.
 pub fn queues(senders: &[String]) -> Vec<QueueSpec> {
     let fixed = [
@@ -63,19 +78,12 @@ pub fn queues(senders: &[String]) -> Vec<QueueSpec> {
     let mut all: Vec<QueueSpec> = fixed
         .into_iter()
         .map(|(key, limited)| QueueSpec {
-            key: key.to_owned(),
             limited,
-            after: DEAD,
+            ..QueueSpec::of(key)
         })
         .collect();
     for sender in senders {
-        for bulk in [false, true] {
-            all.push(QueueSpec {
-                key: deliver(sender, bulk),
-                limited: false,
-                after: DEAD,
-            });
-        }
+        all.extend([false, true].map(|bulk| QueueSpec::of(&deliver(sender, bulk))));
     }
     all
 }
@@ -84,10 +92,6 @@ pub fn queues(senders: &[String]) -> Vec<QueueSpec> {
 /// workers decide how.
 pub fn decorate_queues<'a>(decorators: impl Iterator<Item = &'a str>) -> Vec<QueueSpec> {
     decorators
-        .map(|name| QueueSpec {
-            key: decorate(name),
-            limited: false,
-            after: CHUNKS,
-        })
+        .map(|name| QueueSpec::of(&decorate(name)))
         .collect()
 }

@@ -27,6 +27,8 @@ pub use backstage::DiscoveryEndpoint;
 #[cfg(feature = "backstage")]
 pub(crate) use backstage::with_plugin;
 pub(super) use read::read;
+#[cfg(feature = "rabbitmq")]
+pub(super) use read::read_for_worker;
 pub(super) use warnings::warnings;
 
 /// Everything typed that is not a processor's own.

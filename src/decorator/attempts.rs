@@ -120,9 +120,8 @@ impl Attempts {
         }
         if attempt.state != DeliveryState::Pending {
             attempt.next_at = None;
+            attempt.uncounted = false;
         }
-        // Whoever puts off says so by `pending`; how tries are counted is ours.
-        attempt.uncounted = false;
         let cut = |text: String, limit: usize| text.chars().take(limit).collect();
         attempt.detail = attempt.detail.map(|text| cut(text, DETAIL_CHARS_MAX));
         attempt.provider_id = attempt
@@ -140,6 +139,9 @@ impl Attempts {
     ) -> Result<Message, Failure> {
         let mut batch = reported.batch;
         let channel = batch.channel.clone();
+        for item in &mut batch.items {
+            item.tries = reported.tries;
+        }
         self.0.introduce(&channel, &mut batch.items).await?;
         let id = reported.delivery.to_string();
         Ok(Message {

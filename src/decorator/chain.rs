@@ -122,7 +122,10 @@ fn links(steps: &[Step]) -> impl Iterator<Item = &Link> {
 impl Link {
     /// Decorates one chunk for each of its people; who is dropped is taken out. Equal notes are
     /// noted once.
-    async fn decorate_chunk(&self, chunk: &mut Chunk) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// What failed, where the policy is not to skip it; the chunk is then worth nothing.
+    pub async fn decorate_chunk(&self, chunk: &mut Chunk) -> Result<(), Failure> {
         let (submission, origin) = (chunk.header.id, chunk.header.origin.clone());
         let mut notes: Vec<Note> = Vec::new();
         if chunk.broadcast && chunk.dropped == 0 {

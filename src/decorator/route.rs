@@ -64,6 +64,7 @@ impl Pipeline {
                         user: row.user.clone(),
                         target: delivery.target.clone(),
                         person: None,
+                        tries: 0,
                         patch: patch.clone(),
                         created: created.get(&row.id).copied().unwrap_or(chunk.started_at),
                     });

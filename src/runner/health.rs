@@ -53,6 +53,23 @@ pub(super) async fn check(backend: &Backend, readiness: &Readiness, needs_store:
     }
 }
 
+/// Keeps the word on a queue fresh, for a process that has nothing else.
+#[cfg(feature = "rabbitmq")]
+pub(super) async fn keep_queue(
+    queue: std::sync::Arc<dyn crate::queue::Queue>,
+    readiness: Readiness,
+    stop: tokio_util::sync::CancellationToken,
+) {
+    let mut tick = tokio::time::interval(CHECK_EVERY);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        match tokio::time::timeout(CHECK_TIMEOUT, queue.ready()).await {
+            Ok(Ok(())) => readiness.well("queue"),
+            Ok(Err(error)) => readiness.trouble("queue", &error.to_string()),
+            Err(_) => readiness.trouble("queue", "it does not answer"),
+        }
+    }
+}
+
 impl Running {
     /// Keeps what others see of this process fresh: readiness, heartbeat, tokens.
     pub(super) async fn start_health(&mut self, settings: &Settings, roles: &Roles) {

@@ -93,16 +93,26 @@ pub(super) async fn bind(
     } else {
         None
     };
+    // One process that does everything is asked at one address.
     let admin = match settings.admin_listen {
-        Some(address) => {
-            let place = written(config, "tidings.admin.listen");
-            Some(bind_one(address, place, "--admin-listen").await?)
-        }
-        // One process that does everything is asked at one address.
         None if roles.is_everything() => None,
-        None => Some(bind_first_free().await?),
+        _ => Some(bind_admin(config, settings).await?),
     };
     Ok(Listeners { public, admin })
+}
+
+/// Binds the socket of health and metrics.
+pub(super) async fn bind_admin(
+    config: &Config,
+    settings: &Settings,
+) -> Result<TcpListener, StartError> {
+    match settings.admin_listen {
+        Some(address) => {
+            let place = written(config, "tidings.admin.listen");
+            bind_one(address, place, "--admin-listen").await
+        }
+        None => bind_first_free().await,
+    }
 }
 
 /// Where the value of a key was written.

@@ -16,6 +16,7 @@ mod foreign;
 mod http;
 mod journey;
 mod kill;
+mod packages;
 mod page;
 mod producers;
 mod queue;

@@ -53,6 +53,16 @@ const DECORATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads everything.
 pub(in crate::config) fn read(config: &Config) -> Result<Settings, ConfigError> {
+    read_with(config, true)
+}
+
+/// Reads everything, for a program that has no store.
+#[cfg(feature = "rabbitmq")]
+pub(in crate::config) fn read_for_worker(config: &Config) -> Result<Settings, ConfigError> {
+    read_with(config, false)
+}
+
+fn read_with(config: &Config, needs_store: bool) -> Result<Settings, ConfigError> {
     let tidings = config.section("tidings");
     let raw: Raw = tidings.read()?;
     let listen = address(
@@ -62,7 +72,7 @@ pub(in crate::config) fn read(config: &Config) -> Result<Settings, ConfigError> 
     let inbox = tidings.get("inbox").get("listen");
     let ingest = tidings.get("ingest").get("listen");
     let admin = tidings.get("admin").get("listen");
-    let (queue, store) = backend(&tidings, &raw)?;
+    let (queue, store) = backend(&tidings, &raw, needs_store)?;
     let ingest_listen = raw.ingest.listen.as_deref().unwrap_or(INGEST_LISTEN);
     let notifications = config.section("notifications");
     Ok(Settings {
@@ -171,10 +181,24 @@ fn base_url(section: &Section) -> Result<Url, ConfigError> {
 fn backend(
     tidings: &Section,
     raw: &Raw,
+    needs_store: bool,
 ) -> Result<(Option<QueueSettings>, Option<StoreSettings>), ConfigError> {
     let (queue, store) = (tidings.get("queue"), tidings.get("store"));
     let both = "set both for RabbitMQ and PostgreSQL, or neither for the file in `tidings.data`";
+    let queue_of = |broker: &str| {
+        let example = "write it as amqp://user:password@host:5672/vhost";
+        scheme(&queue.get("url"), broker, &["amqp", "amqps"], example)?;
+        let prefix = raw.queue.prefix.as_deref().unwrap_or("tidings");
+        check_prefix(&queue.get("prefix"), prefix)?;
+        Ok(QueueSettings {
+            url: broker.to_owned(),
+            prefix: prefix.to_owned(),
+            origins: raw.queue.origins.clone(),
+            limit: raw.queue.limit,
+        })
+    };
     match (&raw.queue.url, &raw.store.url) {
+        (Some(broker), None) if !needs_store => Ok((Some(queue_of(broker)?), None)),
         (Some(_), None) => Err(queue.get("url").error(
             "`tidings.queue.url` is set and `tidings.store.url` is not",
             both,
@@ -185,8 +209,7 @@ fn backend(
         )),
         (None, None) => Ok((None, None)),
         (Some(broker), Some(database)) => {
-            let example = "write it as amqp://user:password@host:5672/vhost";
-            scheme(&queue.get("url"), broker, &["amqp", "amqps"], example)?;
+            let queue = queue_of(broker)?;
             let example = "write it as postgres://user:password@host:5432/tidings";
             scheme(
                 &store.get("url"),
@@ -194,14 +217,6 @@ fn backend(
                 &["postgres", "postgresql"],
                 example,
             )?;
-            let prefix = raw.queue.prefix.as_deref().unwrap_or("tidings");
-            check_prefix(&queue.get("prefix"), prefix)?;
-            let queue = QueueSettings {
-                url: broker.clone(),
-                prefix: prefix.to_owned(),
-                origins: raw.queue.origins.clone(),
-                limit: raw.queue.limit,
-            };
             let store = StoreSettings {
                 url: database.clone(),
                 pool: raw.store.pool.map(usize::from),

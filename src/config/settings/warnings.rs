@@ -9,8 +9,9 @@ use crate::config::keys;
 pub(in crate::config) fn warnings(config: &Config) -> Vec<ConfigError> {
     let notifications = config.section("notifications");
     let mut found = access::warnings(&config.section("backend.auth.externalAccess"));
+    let foreign = foreign(config);
     for (name, section) in notifications.get("processors").entries() {
-        if !keys::PROCESSORS.contains(&name.as_str()) {
+        if !keys::PROCESSORS.contains(&name.as_str()) && !foreign.contains(&name) {
             let help = keys::closest(&name, &keys::PROCESSORS)
                 .map(|near| format!("did you mean `{near}`?"));
             let message = "no such processor here; nothing will be sent to it";
@@ -24,4 +25,13 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<ConfigError> {
         }
     }
     found.into_iter().map(ConfigError::into_warning).collect()
+}
+
+/// The names of processors that are programs of their own.
+fn foreign(config: &Config) -> Vec<String> {
+    ["tidings.senders", "tidings.decorators"]
+        .iter()
+        .flat_map(|key| config.section(key).items())
+        .filter_map(|item| item.get("name").read_if_set().ok().flatten())
+        .collect()
 }

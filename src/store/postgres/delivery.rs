@@ -344,6 +344,7 @@ pub(super) fn alone(row: &Row, channel: &str) -> Result<DeliveryBatch, Fault> {
         user: row.try_get(10)?,
         target: row.try_get(11)?,
         person: None,
+        tries: 0,
         patch: patch.map(|Json(fields)| fields),
         created: row.try_get(13)?,
     };

@@ -26,13 +26,14 @@ const REPORT: &str = concat!(
 )
 update delivery d set state = t.state, reason = t.reason, detail = t.detail,
  provider_id = coalesce(t.provider_id, d.provider_id), claim_token = null,
- attempts = d.attempts + 1,
+ attempts = d.attempts + (not t.uncounted)::integer,
  due_at = coalesce(t.next_at, now.at), sweep_at = coalesce(t.next_at, now.at),
  failed_at = case when t.state in ('pending', 'failed') then now.at else d.failed_at end,
  failure = case when t.state in ('pending', 'failed') then t.detail else d.failure end,
  updated_at = now.at
 from held, now, unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[],
- $7::timestamptz[]) as t(id, state, reason, detail, provider_id, next_at)
+ $7::timestamptz[], $8::bool[])
+ as t(id, state, reason, detail, provider_id, next_at, uncounted)
 where d.id = held.id and t.id = held.id"
 );
 
@@ -72,12 +73,13 @@ pub(super) async fn report(
         .map(|one| one.provider_id.as_deref().map(clean))
         .collect();
     let next: Vec<Option<Timestamp>> = attempts.iter().map(|one| one.next_at).collect();
+    let uncounted: Vec<bool> = attempts.iter().map(|one| one.uncounted).collect();
     let report = client.prepare_cached(REPORT).await?;
     client
         .execute(
             &report,
             &[
-                &channels, &ids, &states, &reasons, &details, &providers, &next,
+                &channels, &ids, &states, &reasons, &details, &providers, &next, &uncounted,
             ],
         )
         .await?;

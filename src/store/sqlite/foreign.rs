@@ -25,7 +25,7 @@ pub(super) fn report(
         "update delivery set
            state = ?3, reason = ?4, detail = ?5, provider_id = ifnull(?6, provider_id),
            due_at = ifnull(?7, ?8), sweep_at = ifnull(?7, ?8), claim_token = null,
-           attempts = attempts + 1, updated_at = ?8,
+           attempts = attempts + ?9, updated_at = ?8,
            failed_at = iif(?3 in ('pending', 'failed'), ?8, failed_at),
            failure = iif(?3 in ('pending', 'failed'), ?5, failure)
          where id = ?1 and channel in (select value from json_each(?2))
@@ -46,6 +46,7 @@ pub(super) fn report(
             attempt.provider_id,
             attempt.next_at,
             now,
+            u32::from(!attempt.uncounted),
         ])?;
         let stands = look
             .query_row(params![attempt.delivery, channels, attempt.state], |row| {

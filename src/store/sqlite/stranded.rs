@@ -87,6 +87,7 @@ fn item(row: &Row<'_>) -> rusqlite::Result<Found> {
         user: row.get(4)?,
         target: row.get(5)?,
         person: None,
+        tries: 0,
         patch: None,
         // Whose inbox is switched off has no row; then the delivery's own age serves.
         created: match of_row.or(of_broadcast) {
