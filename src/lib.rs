@@ -22,7 +22,8 @@
 //! - `lapin` appears only in `queue/rabbitmq`, `tokio_postgres` only in `store/postgres`,
 //!   `rusqlite` only in the SQLite files, `lettre` only in `processor/email`.
 //! - A processor never sees a queue handle: it cannot acknowledge.
-//! - A role never names a back end; only `runner/backend.rs` chooses one.
+//! - A role never names a back end; only `runner/backend.rs` chooses one, and `runner/import.rs`
+//!   reads that of a Backstage.
 //! - Logs, metrics and errors carry ids, refs, counts and reasons, never title, text, link,
 //!   metadata, address or secret.
 

@@ -8,6 +8,8 @@ mod error;
 #[cfg(feature = "rabbitmq")]
 mod external;
 mod health;
+#[cfg(feature = "postgres")]
+mod import;
 mod listen;
 mod look;
 pub mod process;
@@ -26,6 +28,14 @@ use uuid::Uuid;
 pub use self::error::StartError;
 #[cfg(feature = "rabbitmq")]
 pub use self::external::External;
+#[cfg(feature = "postgres")]
+pub use self::import::ImportEvent;
+#[cfg(feature = "postgres")]
+pub use self::import::ImportReport;
+#[cfg(feature = "postgres")]
+pub use self::import::PartReport;
+#[cfg(feature = "postgres")]
+pub use self::import::import;
 pub use self::listen::Listeners;
 pub use self::look::Finding;
 pub use self::look::Findings;

@@ -5,6 +5,7 @@
 //! (40001, 40P01) and lost connections are retried by the back end itself where that is safe.
 //! Nothing here decides: what to store and whom to tell is decided above this door.
 
+mod import;
 mod letters;
 mod persist;
 #[cfg(feature = "postgres")]
@@ -27,6 +28,10 @@ use crate::failure::Reason;
 use crate::notification::Notification;
 use crate::time::Timestamp;
 
+pub use self::import::ImportMark;
+pub use self::import::ImportPart;
+pub use self::import::ImportRows;
+pub use self::import::ImportStand;
 pub use self::letters::DeadFilter;
 pub use self::letters::DeadLetter;
 pub use self::letters::Settle;
@@ -273,6 +278,20 @@ pub trait Store: Send + Sync + 'static {
     /// several processes one does so at a time. What somebody has saved stays, unless `saved`. Says
     /// how many rows went. Who has a page open is not told: it finds out at its next look.
     async fn expire(&self, before: Timestamp, saved: bool, batch: u32) -> Result<u64, StoreError>;
+
+    /// Takes over rows that stand in another system, and remembers under `source` how far that has
+    /// come (`None`: to the end), in one transaction. What is here already, by its id or its key,
+    /// is left as it is, and so is a scope that was sent here since. A later send of a row's scope
+    /// continues it. Says how many rows are new.
+    async fn import(
+        &self,
+        source: &str,
+        rows: &ImportRows,
+        stand: Option<&ImportStand>,
+    ) -> Result<u64, StoreError>;
+
+    /// How far the import from `source` had come; `None` where it ended or never began.
+    async fn import_stand(&self, source: &str) -> Result<Option<ImportStand>, StoreError>;
 
     /// Whether reading and writing would work now; says what is missing. For `/readyz`.
     async fn ready(&self) -> Result<(), StoreError>;

@@ -6,6 +6,7 @@ mod client;
 mod completions;
 mod dead;
 mod events;
+mod import;
 mod list;
 mod migrate;
 mod out;
@@ -55,6 +56,7 @@ enum Command {
     UserToken(user_token::UserTokenArgs),
     Check(check::CheckArgs),
     Migrate(migrate::MigrateArgs),
+    Import(import::ImportArgs),
     Backup(backup::BackupArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -87,6 +89,7 @@ fn run(command: Command) -> Result<ExitCode, StartError> {
         Command::UserToken(args) => user_token::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Backup(args) => asked(backup::run(&args)),
         Command::Completions(args) => Ok(completions::run(&args)),
     }

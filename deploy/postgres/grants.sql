@@ -26,7 +26,7 @@ grant select, update (last_used) on token to tidings_ingest;
 -- decorator: persists, finds what is stranded, files what died, deletes what is too old.
 grant select, insert, update, delete on notification, broadcast to tidings_decorator;
 grant select, insert, update on inbox_count to tidings_decorator;
-grant select, delete on broadcast_mark to tidings_decorator;
+grant select, update, delete on broadcast_mark to tidings_decorator;
 grant select, insert, update, delete on submission_chunk, delivery, dead_letter
     to tidings_decorator;
 grant select on setting to tidings_decorator;

@@ -61,6 +61,19 @@ pub(super) fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     }
 }
 
+/// The same, with its schema up to date.
+///
+/// # Errors
+/// What keeps it from opening, or from being brought up to date.
+#[cfg(feature = "postgres")]
+pub(super) async fn prepared(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    if is_distributed(settings) {
+        distributed::prepared(settings).await
+    } else {
+        embedded::store(settings)
+    }
+}
+
 /// Brings the schema up to date and says what was done.
 ///
 /// # Errors

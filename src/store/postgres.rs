@@ -11,9 +11,12 @@ mod delivery;
 mod error;
 mod expire;
 mod foreign;
+mod import;
 mod inbox;
 mod marks;
 mod operator;
+mod passfile;
+pub mod peer;
 mod persist;
 #[macro_use]
 mod pool;
@@ -45,6 +48,8 @@ use crate::store::DeadFilter;
 use crate::store::DeadLetter;
 use crate::store::Earlier;
 use crate::store::Find;
+use crate::store::ImportRows;
+use crate::store::ImportStand;
 use crate::store::Mark;
 use crate::store::NewDelivery;
 use crate::store::Page;
@@ -379,6 +384,21 @@ impl Store for PostgresStore {
             }
         }
         Ok(gone)
+    }
+
+    async fn import(
+        &self,
+        source: &str,
+        rows: &ImportRows,
+        stand: Option<&ImportStand>,
+    ) -> Result<u64, StoreError> {
+        work!(self, |client, _| import::import(
+            client, source, rows, stand
+        ))
+    }
+
+    async fn import_stand(&self, source: &str) -> Result<Option<ImportStand>, StoreError> {
+        work!(self, |client, _| import::stand(client, source))
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

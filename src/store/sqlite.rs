@@ -9,6 +9,7 @@ mod dead;
 mod deliveries;
 mod expire;
 mod foreign;
+mod import;
 mod inbox;
 mod marks;
 mod operate;
@@ -35,6 +36,8 @@ use super::DeadFilter;
 use super::DeadLetter;
 use super::Earlier;
 use super::Find;
+use super::ImportRows;
+use super::ImportStand;
 use super::Mark;
 use super::NewDelivery;
 use super::Page;
@@ -344,6 +347,22 @@ impl Store for SqliteStore {
             }
         }
         Ok(gone)
+    }
+
+    async fn import(
+        &self,
+        source: &str,
+        rows: &ImportRows,
+        stand: Option<&ImportStand>,
+    ) -> Result<u64, StoreError> {
+        let (source, rows, stand) = (source.to_owned(), rows.clone(), stand.cloned());
+        self.write(move |to| import::import(to, &source, &rows, stand.as_ref()))
+            .await
+    }
+
+    async fn import_stand(&self, source: &str) -> Result<Option<ImportStand>, StoreError> {
+        let source = source.to_owned();
+        self.read(move |from| import::stand(from, &source)).await
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

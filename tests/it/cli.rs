@@ -61,6 +61,7 @@ fn every_command_has_help_with_examples_and_the_version_names_its_commit() {
         &["user-token"],
         &["check"],
         &["migrate"],
+        &["import", "backstage"],
         &["backup"],
         &["completions"],
     ] {

@@ -14,6 +14,7 @@ mod docs;
 mod email;
 mod foreign;
 mod http;
+mod import;
 mod journey;
 mod kill;
 mod packages;

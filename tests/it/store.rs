@@ -108,6 +108,14 @@ macro_rules! conformance {
                 what_is_old_goes_oldest_first_and_what_is_saved_stays,
                 a_broadcast_goes_with_its_marks_unless_somebody_saved_it,
                 a_mark_on_what_is_being_deleted_is_on_nothing;
+            import:
+                an_imported_row_is_as_it_was_and_comes_once,
+                what_was_changed_here_since_an_import_stays,
+                a_mark_on_a_broadcast_that_is_not_here_is_nothing,
+                imported_settings_come_beside_those_that_were_made_here,
+                how_far_an_import_came_is_kept_with_its_rows,
+                a_send_continues_the_imported_row_of_its_scope,
+                an_imported_broadcast_is_continued_with_its_marks;
             timeline:
                 a_timeline_tells_the_whole_story,
                 a_submission_is_found_by_its_last_digits_and_its_key,

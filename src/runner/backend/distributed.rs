@@ -63,6 +63,17 @@ pub(super) fn store(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
     Ok(Arc::new(postgres(settings)?))
 }
 
+/// The store alone, with its schema up to date.
+pub(super) async fn prepared(settings: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    let store = postgres(settings)?;
+    store.prepare().await.map_err(|error| {
+        let place = settings.store.as_ref().map(StoreSettings::shown);
+        let help = "use a role that may write all tables; see deploy/postgres";
+        StartError::new(error.to_string(), place.unwrap_or_default(), help)
+    })?;
+    Ok(Arc::new(store))
+}
+
 fn postgres(settings: &Settings) -> Result<PostgresStore, StartError> {
     let store = settings.store.as_ref();
     let url = store.map_or("", |store| store.url.as_str());

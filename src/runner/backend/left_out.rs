@@ -24,6 +24,11 @@ pub(super) fn store(_: &Settings) -> Result<Arc<dyn Store>, StartError> {
     Err(left_out())
 }
 
+#[cfg(all(feature = "postgres", not(feature = "rabbitmq")))]
+pub(super) async fn prepared(_: &Settings) -> Result<Arc<dyn Store>, StartError> {
+    Err(left_out())
+}
+
 pub(super) async fn migrate(_: &Settings) -> Result<String, StartError> {
     Err(left_out())
 }

@@ -37,11 +37,12 @@ impl Counts {
         }
     }
 
-    /// So many of `user`'s were deleted, so many of them unread; or broadcasts, of [`EVERYBODY`].
-    pub(super) fn deleted(&mut self, user: &str, unread: i64, total: i64) {
+    /// So many rows more of `user`, so many of them unread; or broadcasts, of [`EVERYBODY`]. Fewer
+    /// than none were deleted.
+    pub(super) fn rows(&mut self, user: &str, unread: i64, total: i64) {
         let delta = self.of(user);
-        delta.unread -= unread;
-        delta.total -= total;
+        delta.unread += unread;
+        delta.total += total;
     }
 
     /// So many of `user`'s own became unread; fewer than none became read.

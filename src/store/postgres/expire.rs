@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::LockClass;
 use super::counts;
 use super::counts::Counts;
+use super::counts::EVERYBODY;
 use super::error::Fault;
 use crate::time::Timestamp;
 
@@ -98,7 +99,7 @@ async fn own(
     let batch = i64::from(batch.max(1));
     for row in tx.query(&statement, &[&before, &batch]).await? {
         let (unread, total): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
-        counts.deleted(row.try_get(0)?, unread, total);
+        counts.rows(row.try_get(0)?, -unread, -total);
         gone += total;
     }
     Ok(super::types::large(gone))
@@ -125,6 +126,6 @@ async fn broadcast(
         .prepare_cached("delete from broadcast where id = $1")
         .await?;
     tx.execute(&delete, &[&id]).await?;
-    counts.deleted(counts::EVERYBODY, 0, 1);
+    counts.rows(EVERYBODY, 0, -1);
     Ok(1)
 }

@@ -1,7 +1,8 @@
 //! Persisting chunks: one transaction over everything the caller has in hand.
 //!
 //! 1. What of it was persisted before? (`judge`)
-//! 2. The inbox rows: inserted, or updated where a scope met an older one (`rows`).
+//! 2. Rows that were moved over from elsewhere get the id of their scope (`moved`). Then the inbox
+//!    rows: inserted, or updated where a scope met an older one (`rows`).
 //! 3. Together: counters, the chunks' timeline rows, their deliveries (`ledger`).
 //! 4. What stood there already is read for the answer (`earlier`).
 //!
@@ -12,6 +13,7 @@
 mod earlier;
 mod judge;
 mod ledger;
+mod moved;
 mod rows;
 
 use std::collections::HashMap;
@@ -53,6 +55,7 @@ pub(super) async fn persist(
         .collect();
     fresh.sort_by_key(|chunk| key(chunk));
 
+    moved::adopt(&tx, &fresh).await?;
     let written = rows::write(&tx, &fresh).await?;
     let (_, first, ()) = futures::try_join!(
         counts::add(&tx, &written.counts),

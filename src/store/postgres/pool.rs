@@ -113,7 +113,7 @@ impl Connections {
 }
 
 /// What the URL leaves open.
-fn settle(config: &mut Config) {
+pub(super) fn settle(config: &mut Config) {
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
@@ -128,7 +128,7 @@ fn settle(config: &mut Config) {
 }
 
 /// Host and port of the first host.
-fn place(config: &Config) -> Option<String> {
+pub(super) fn place(config: &Config) -> Option<String> {
     let port = config.get_ports().first().unwrap_or(&5432);
     match config.get_hosts().first() {
         Some(Host::Tcp(host)) => Some(format!("{host}:{port}")),

@@ -4,6 +4,7 @@
 //! before? If not, its rows, then its deliveries, then its line. Whatever fails undoes all of them.
 
 mod earlier;
+mod moved;
 mod rows;
 
 use std::collections::HashSet;

@@ -274,6 +274,7 @@ async fn each_program_can_do_its_work_and_no_other() {
         processes: at(0),
     };
     decorator.prune(&past, 10).await.unwrap();
+    decorator.expire(at(0), true, 10).await.unwrap();
 
     let token = Uuid::new_v4();
     sender
@@ -726,6 +727,7 @@ async fn the_pipeline_and_the_inbox_never_scan_a_table() {
             .await
             .unwrap();
         store.stranded(CHANNEL, at(0), 100).await.unwrap();
+        store.expire(at(0), true, 100).await.unwrap();
         for query in [
             &unread,
             &topic,

@@ -5,6 +5,7 @@ pub(crate) mod dead;
 pub(crate) mod deliveries;
 pub(crate) mod expire;
 pub(crate) mod foreign;
+pub(crate) mod import;
 pub(crate) mod inbox;
 pub(crate) mod operate;
 pub(crate) mod persist;

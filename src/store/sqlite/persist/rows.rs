@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Sheet;
 use super::metadata;
+use super::moved;
 use crate::notification::Notification;
 use crate::notification::Payload;
 use crate::store::Change;
@@ -38,6 +39,10 @@ pub(super) fn write(
         metadata,
         now,
     };
+    if let Some(scope) = fields.payload.scope() {
+        let origin = &sheet.chunk.header.origin;
+        moved::adopt(to, row.id, row.user.as_deref(), origin, scope)?;
+    }
     if fields.insert(to)? {
         return Ok(RowStored {
             notification: fields.inserted(),
