@@ -1,12 +1,30 @@
-//! Who is calling: producers and operators by API token, people by a signed user token.
+//! Who is calling: producers and operators by API token, people by a signed user token, plugins of
+//! a Backstage by theirs.
 //!
 //! `http.rs` asks once for every request under `/api`, `signals.rs` at each handshake, and the
 //! page for its session. Needs no store while it serves: the table of tokens is a copy that the
 //! runner refreshes. Tokens are looked up by their SHA-256, so neither a comparison's time nor
-//! this process's memory tells one. Nothing here writes a token or a key into a log or an error.
+//! this process's memory tells one; what is signed is verified with keys that are fetched from
+//! whoever issued it, and kept. Nothing here writes a token or a key into a log or an error.
 
+mod api_token;
+#[cfg(feature = "backstage")]
+mod backstage;
+mod external;
+#[cfg(feature = "backstage")]
+mod keys;
+mod principal;
 mod session;
+#[cfg_attr(
+    not(feature = "backstage"),
+    expect(dead_code, reason = "read where keys are fetched alone")
+)]
+mod token;
 mod user;
+#[cfg(feature = "backstage")]
+mod userinfo;
+#[cfg(feature = "backstage")]
+mod verify;
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
@@ -18,196 +36,144 @@ use std::sync::RwLock;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use rand::distr::Alphanumeric;
-use rand::distr::SampleString as _;
-use sha2::Digest as _;
-use sha2::Sha256;
+#[cfg(feature = "backstage")]
+use url::Url;
 
+pub use self::api_token::StaticToken;
+pub use self::api_token::TOKEN_PREFIX;
+pub use self::api_token::hash_token;
+pub use self::api_token::new_token;
+pub use self::principal::AuthError;
+pub use self::principal::Plugin;
+pub use self::principal::Principal;
+pub use self::principal::Scopes;
 pub use self::session::LOGIN_CODE_TTL;
 pub use self::session::SESSION_COOKIE;
 pub use self::session::SESSION_TTL;
 pub use self::user::UserKey;
 
+use self::api_token::Known;
+use self::api_token::random_text;
+#[cfg(feature = "backstage")]
+use self::backstage::Backstage;
+#[cfg(feature = "backstage")]
+use self::backstage::Caller;
+use self::external::External;
 use self::session::LoginCodes;
-use self::user::TokenKind;
+use self::token::Shown;
+use self::token::TokenKind;
+#[cfg(feature = "backstage")]
+use crate::backstage::Discovery;
+use crate::catalog::Catalog;
+use crate::config::AccessMeans;
+use crate::config::ExternalAccess;
 use crate::failure::Failure;
 use crate::failure::Reason;
 use crate::store::Token;
-use crate::submission::hex;
 use crate::time::Timestamp;
 
-/// How an API token begins, so that secret scanners and people know one.
-pub const TOKEN_PREFIX: &str = "tdg_";
+/// The relation of a person to the groups whose signals they hear.
+const MEMBER_OF: &str = "memberOf";
 
-/// Random characters of an API token after its prefix: 238 bits.
-const TOKEN_CHARS: usize = 40;
-
-/// Whose API is called. To Backstage we are two plugins: the audience of a plugin's token and the
-/// name in `accessRestrictions`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plugin {
-    /// `/api/notifications`, and what is ours under `/api/tidings`.
-    Notifications,
-    /// `/api/signals`.
-    Signals,
-}
-
-impl Plugin {
-    /// Its id.
-    pub const fn id(self) -> &'static str {
-        match self {
-            Self::Notifications => "notifications",
-            Self::Signals => "signals",
-        }
-    }
-}
-
-/// What a service may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Scopes {
-    /// Send notifications, and see what became of those it sent.
-    pub send: bool,
-    /// Everything an operator does; sending included.
-    pub operate: bool,
-}
-
-impl Scopes {
-    /// To send.
-    pub const SEND: Self = Self {
-        send: true,
-        operate: false,
-    };
-    /// To send and to operate.
-    pub const OPERATE: Self = Self {
-        send: true,
-        operate: true,
-    };
-
-    /// Reads the words of a stored token; unknown ones give no right.
-    pub fn of(words: &[String]) -> Self {
-        let has = |wanted: &str| words.iter().any(|word| word == wanted);
-        Self {
-            send: has("send") || has("operate"),
-            operate: has("operate"),
-        }
-    }
-}
-
-/// Who is calling.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Principal {
-    /// A person.
-    User {
-        /// Their ref, as their token says it.
-        reference: String,
-    },
-    /// A producer or an operator.
-    Service {
-        /// The origin of what it sends.
-        subject: String,
-        /// What it may do.
-        scopes: Scopes,
-        /// The hash of its token, if that is in the store's table.
-        token: Option<String>,
-    },
-}
-
-/// Why a caller is turned away. The words are the peer's (contract 8).
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AuthError {
-    /// No token at all.
-    #[error("Missing credentials")]
-    Missing,
-    /// A token that nobody knows, or one that has ended.
-    #[error("Illegal token")]
-    Illegal,
-    /// A user token with a wrong signature, or one that has ended.
-    #[error("Failed user token verification")]
-    UserToken,
-    /// A token of a Backstage plugin that cannot be verified.
-    #[error("Failed plugin token verification")]
-    PluginToken,
-    /// A token that is made for cookies alone.
-    #[error("Illegal limited user token")]
-    LimitedUserToken,
-    /// The configuration restricts the token to other plugins.
-    #[error("This token's access is restricted to plugin(s) {0}")]
-    Restricted(String),
-}
-
-impl AuthError {
-    /// Whether the caller is known and not allowed (403), rather than unknown (401).
-    pub const fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Restricted(_))
-    }
-}
-
-/// A token of the configuration: `backend.auth.externalAccess` of type `static`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StaticToken {
-    /// The secret.
-    pub token: String,
-    /// The origin of what its bearer sends, taken as it is.
-    pub subject: String,
-    /// What its bearer may do.
-    pub scopes: Scopes,
-    /// `accessRestrictions[].plugin`; `None` is no restriction.
-    pub plugins: Option<Vec<String>>,
-}
-
-impl fmt::Debug for StaticToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StaticToken")
-            .field("subject", &self.subject)
-            .field("scopes", &self.scopes)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What is known of a token.
-#[derive(Debug)]
-struct Known {
-    subject: String,
-    scopes: Scopes,
-    plugins: Option<Vec<String>>,
-    expires: Option<Timestamp>,
-    in_store: bool,
+/// Whom a process believes, beside the store's tokens and its own signature.
+#[derive(Clone, Default)]
+pub struct Trust {
+    /// Fetches keys; absent: nobody is believed whose keys are elsewhere.
+    #[cfg(feature = "backstage")]
+    pub client: Option<reqwest::Client>,
+    /// `backend.auth.externalAccess`.
+    pub external: Vec<ExternalAccess>,
+    /// Where the keys of those who sign user tokens are.
+    #[cfg(feature = "backstage")]
+    pub user_issuers: Vec<Url>,
+    /// Where the plugins of the Backstage are; absent: there is none.
+    #[cfg(feature = "backstage")]
+    pub discovery: Option<Discovery>,
+    /// Whether people are the Backstage's: its auth plugin signs their tokens, unless
+    /// `user_issuers` says who does, and knows their groups.
+    #[cfg(feature = "backstage")]
+    pub backstage_users: bool,
+    /// Who knows the groups of people otherwise.
+    pub catalog: Option<Arc<dyn Catalog>>,
 }
 
 /// The doorkeeper. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Auth(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     statics: HashMap<String, Known>,
     stored: RwLock<HashMap<String, Known>>,
     used: Mutex<BTreeSet<String>>,
+    external: External,
+    /// Signs and verifies user tokens; `None` where somebody else does.
     users: Option<UserKey>,
+    #[cfg(feature = "backstage")]
+    backstage: Backstage,
+    catalog: Option<Arc<dyn Catalog>>,
     codes: LoginCodes,
 }
 
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth")
+            .field("statics", &self.statics.len())
+            .field("users", &self.users)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who bears a token.
+struct Bearer {
+    principal: Principal,
+    /// The refs that a person acts for, if the token says so.
+    refs: Option<Vec<String>>,
+    /// The person's own token, if a plugin showed it.
+    #[cfg(feature = "backstage")]
+    limited: Option<String>,
+}
+
+impl From<Principal> for Bearer {
+    fn from(principal: Principal) -> Self {
+        Self {
+            principal,
+            refs: None,
+            #[cfg(feature = "backstage")]
+            limited: None,
+        }
+    }
+}
+
 impl Auth {
-    /// Knows the configuration's tokens, and signs and verifies user tokens with `users`, if any.
+    /// Knows these tokens, and signs and verifies user tokens with `users`, if any.
     pub fn new(statics: Vec<StaticToken>, users: Option<UserKey>) -> Self {
-        let statics = statics
-            .into_iter()
-            .map(|one| {
-                let known = Known {
-                    subject: one.subject,
-                    scopes: one.scopes,
-                    plugins: one.plugins,
-                    expires: None,
-                    in_store: false,
-                };
-                (hash_token(&one.token), known)
-            })
-            .collect();
+        Self::trusting(statics, users, &Trust::default())
+    }
+
+    /// The same, and believes whom `trust` says. Where it says who signs user tokens, ours are not
+    /// taken any more.
+    pub fn trusting(statics: Vec<StaticToken>, users: Option<UserKey>, trust: &Trust) -> Self {
+        let configured = trust.external.iter().filter_map(|one| match &one.means {
+            AccessMeans::Static { token, subject } => {
+                let known = Known::sender(subject.clone(), one.restricted_to.clone());
+                Some((hash_token(token), known))
+            }
+            _ => None,
+        });
+        let statics = statics.into_iter().map(StaticToken::known);
+        #[cfg(feature = "backstage")]
+        let backstage = Backstage::new(trust);
+        #[cfg(feature = "backstage")]
+        let users = users.filter(|_| backstage.user_issuers().is_empty());
         Self(Arc::new(Inner {
-            statics,
+            statics: statics.chain(configured).collect(),
             stored: RwLock::default(),
             used: Mutex::default(),
+            external: External::new(trust),
             users,
+            #[cfg(feature = "backstage")]
+            backstage,
+            catalog: trust.catalog.clone(),
             codes: LoginCodes::default(),
         }))
     }
@@ -222,7 +188,6 @@ impl Auth {
                     subject: token.subject,
                     plugins: None,
                     expires: token.expires,
-                    in_store: true,
                 };
                 (token.hash, known)
             })
@@ -262,35 +227,140 @@ impl Auth {
         token: &str,
         plugin: Plugin,
     ) -> Result<Principal, AuthError> {
-        match TokenKind::of(token) {
-            TokenKind::User => self
-                .0
-                .users
-                .as_ref()
-                .and_then(|key| key.verify(token))
-                .map(|reference| Principal::User { reference })
-                .ok_or(AuthError::UserToken),
+        Ok(self.bearer(token, plugin).await?.principal)
+    }
+
+    async fn bearer(&self, token: &str, plugin: Plugin) -> Result<Bearer, AuthError> {
+        let shown = Shown::read(token).ok_or(AuthError::Illegal)?;
+        match shown.kind {
+            TokenKind::Plugin => self.plugin(&shown, plugin).await,
+            TokenKind::User => self.user(&shown, plugin).await,
             TokenKind::LimitedUser => Err(AuthError::LimitedUserToken),
-            TokenKind::Plugin => Err(AuthError::PluginToken),
-            TokenKind::Other => self.service(&hash_token(token), plugin),
+            TokenKind::Opaque => self.service(token, plugin).map(Bearer::from),
+            TokenKind::Signed => match self.service(token, plugin) {
+                Err(AuthError::Illegal) => {
+                    let known = self.0.external.find(&shown, plugin.patience()).await?;
+                    let known = known.ok_or(AuthError::Illegal)?;
+                    known.principal(None, plugin).map(Bearer::from)
+                }
+                other => other.map(Bearer::from),
+            },
         }
     }
 
-    /// The refs that the bearer of this token acts for, in signals: the person and their groups.
-    /// For a token that [`Auth::authenticate_token`] has let in.
+    /// The person who bears a user token.
+    async fn user(&self, token: &Shown<'_>, plugin: Plugin) -> Result<Bearer, AuthError> {
+        if let Some(key) = &self.0.users {
+            let wrong = AuthError::UserToken("a token that was not signed here, or has ended");
+            let reference = key.verify(token.text).ok_or(wrong)?;
+            return Ok(Principal::User { reference }.into());
+        }
+        self.foreign_user(token, plugin).await
+    }
+
+    #[cfg(feature = "backstage")]
+    async fn foreign_user(&self, token: &Shown<'_>, plugin: Plugin) -> Result<Bearer, AuthError> {
+        let person = self.0.backstage.person(token, plugin.patience()).await?;
+        Ok(Bearer {
+            principal: Principal::User {
+                reference: person.reference,
+            },
+            refs: person.refs,
+            limited: None,
+        })
+    }
+
+    #[cfg(not(feature = "backstage"))]
+    async fn foreign_user(&self, _: &Shown<'_>, _: Plugin) -> Result<Bearer, AuthError> {
+        Err(AuthError::UserToken("an issuer that is not trusted here"))
+    }
+
+    /// The plugin that bears its token, or the person for whom it acts.
+    #[cfg(feature = "backstage")]
+    async fn plugin(&self, token: &Shown<'_>, plugin: Plugin) -> Result<Bearer, AuthError> {
+        let backstage = &self.0.backstage;
+        match backstage.plugin(token, plugin, plugin.patience()).await? {
+            Caller::Plugin(id) => {
+                let known = Known::sender(format!("plugin:{id}"), None);
+                known.principal(None, plugin).map(Bearer::from)
+            }
+            Caller::Person(person, limited) => Ok(Bearer {
+                principal: Principal::User {
+                    reference: person.reference,
+                },
+                refs: person.refs,
+                limited: Some(limited),
+            }),
+        }
+    }
+
+    #[cfg(not(feature = "backstage"))]
+    async fn plugin(&self, _: &Shown<'_>, _: Plugin) -> Result<Bearer, AuthError> {
+        Err(AuthError::PluginToken(
+            "a Backstage that is not configured here",
+        ))
+    }
+
+    /// The refs that the bearer of this token acts for, in signals: the person first, then their
+    /// groups, as the token says, or Backstage, or the catalog.
     ///
     /// # Errors
     /// A failure of a dependency, when whoever knows them is away; a permanent one, when the token
     /// is no person's.
     pub async fn ownership(&self, token: &str) -> Result<Vec<String>, Failure> {
-        match self.authenticate_token(token, Plugin::Signals).await {
-            Ok(Principal::User { reference }) => Ok(vec![reference]),
-            Ok(Principal::Service { .. }) => {
-                let detail = "a service's token stands for no person";
-                Err(Failure::permanent(Reason::Auth, detail))
+        let bearer = self.bearer(token, Plugin::Signals).await;
+        let bearer = bearer.map_err(|error| {
+            let detail = error.to_string();
+            if error.is_unavailable() {
+                Failure::dependency(Reason::Network, detail)
+            } else {
+                Failure::permanent(Reason::Auth, detail)
             }
-            Err(error) => Err(Failure::permanent(Reason::Auth, error.to_string())),
+        })?;
+        let Principal::User { reference } = bearer.principal else {
+            let detail = "a service's token stands for no person";
+            return Err(Failure::permanent(Reason::Auth, detail));
+        };
+        #[cfg(feature = "backstage")]
+        if let (None, Some(userinfo)) = (&bearer.refs, &self.0.backstage.userinfo) {
+            let token = bearer.limited.as_deref().unwrap_or(token);
+            if let Some(refs) = userinfo.refs(&reference, token).await? {
+                return Ok(with_self(reference, refs));
+            }
         }
+        if let Some(refs) = bearer.refs {
+            return Ok(with_self(reference, refs));
+        }
+        let groups = self.groups(&reference).await?;
+        Ok(with_self(reference, groups))
+    }
+
+    /// The groups that the catalog knows a person to be a member of.
+    async fn groups(&self, reference: &str) -> Result<Vec<String>, Failure> {
+        let Some(catalog) = &self.0.catalog else {
+            return Ok(Vec::new());
+        };
+        let found = catalog.entities(&[reference.to_owned()]).await?;
+        let relations = found.into_iter().flat_map(|entity| entity.relations);
+        let groups = relations.filter(|relation| relation.kind == MEMBER_OF);
+        Ok(groups.map(|relation| relation.target_ref).collect())
+    }
+
+    /// Fetches the keys that are not held yet, so that the first callers do not wait. To be asked
+    /// again and again: who was away at the start comes back.
+    ///
+    /// # Errors
+    /// Of whom there are none: nobody whose tokens they sign can come in.
+    #[cfg(feature = "backstage")]
+    pub async fn prepare(&self) -> Result<(), String> {
+        let users = self.0.backstage.user_issuers().iter();
+        let issuers = users.chain(self.0.external.issuers());
+        let asked = futures::future::join_all(issuers.map(|issuer| issuer.prepare())).await;
+        let missing: Vec<String> = asked.into_iter().filter_map(Result::err).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(format!("cannot be fetched: {}", missing.join("; ")))
     }
 
     /// The key that user tokens are signed with here; `None` where somebody else issues them.
@@ -317,39 +387,20 @@ impl Auth {
         }
     }
 
-    fn service(&self, hash: &str, plugin: Plugin) -> Result<Principal, AuthError> {
-        if let Some(known) = self.0.statics.get(hash) {
-            return known.principal(hash, plugin);
+    /// Whoever bears an API token.
+    fn service(&self, token: &str, plugin: Plugin) -> Result<Principal, AuthError> {
+        let hash = hash_token(token);
+        if let Some(known) = self.0.statics.get(&hash) {
+            return known.principal(None, plugin);
         }
         let stored = self.0.stored.read().unwrap_or_else(PoisonError::into_inner);
-        let principal = stored
-            .get(hash)
-            .ok_or(AuthError::Illegal)?
-            .principal(hash, plugin)?;
+        let known = stored.get(&hash).ok_or(AuthError::Illegal)?;
+        let principal = known.principal(Some(&hash), plugin)?;
         let mut used = self.0.used.lock().unwrap_or_else(PoisonError::into_inner);
-        if !used.contains(hash) {
-            used.insert(hash.to_owned());
+        if !used.contains(&hash) {
+            used.insert(hash);
         }
         Ok(principal)
-    }
-}
-
-impl Known {
-    fn principal(&self, hash: &str, plugin: Plugin) -> Result<Principal, AuthError> {
-        if self.expires.is_some_and(|end| end <= Timestamp::now()) {
-            return Err(AuthError::Illegal);
-        }
-        if let Some(plugins) = &self.plugins
-            && !plugins.iter().any(|one| one == plugin.id())
-        {
-            let names: Vec<_> = plugins.iter().map(|name| format!("'{name}'")).collect();
-            return Err(AuthError::Restricted(names.join(", ")));
-        }
-        Ok(Principal::Service {
-            subject: self.subject.clone(),
-            scopes: self.scopes,
-            token: self.in_store.then(|| hash.to_owned()),
-        })
     }
 }
 
@@ -361,33 +412,11 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// SHA-256 of a token, in hex: what the store keeps of it.
-pub fn hash_token(token: &str) -> String {
-    hex(&Sha256::digest(token.as_bytes()))
-}
-
-/// A new API token: the secret, to be shown once, and what the store keeps.
-pub fn new_token(
-    subject: &str,
-    scopes: Vec<String>,
-    expires: Option<Timestamp>,
-    now: Timestamp,
-) -> (String, Token) {
-    let secret = format!("{TOKEN_PREFIX}{}", random_text(TOKEN_CHARS));
-    let token = Token {
-        hash: hash_token(&secret),
-        subject: subject.to_owned(),
-        scopes,
-        created: now,
-        expires,
-        last_used: None,
-    };
-    (secret, token)
-}
-
-/// Random letters and digits: 5.95 bits each, from the system's generator.
-fn random_text(chars: usize) -> String {
-    Alphanumeric.sample_string(&mut rand::rng(), chars)
+/// The person first, then the others.
+fn with_self(reference: String, refs: Vec<String>) -> Vec<String> {
+    let others = refs.into_iter().filter(|other| *other != reference);
+    let others: Vec<String> = others.collect();
+    std::iter::once(reference).chain(others).collect()
 }
 
 #[cfg(test)]

@@ -171,7 +171,7 @@ pub async fn start(
     let mut running = Running {
         address: listeners.address(),
         admin: listeners.admin_address(),
-        auth: listen::auth(settings, roles)?,
+        auth: listen::auth(settings, services, roles)?,
         events: Events::default(),
         readiness: Readiness::default(),
         process: Uuid::now_v7(),

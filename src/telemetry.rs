@@ -130,6 +130,9 @@ pub mod metric {
     pub const ROWS: &str = "tidings_inbox_rows_total";
     /// Gauge: open pages.
     pub const STREAMS: &str = "tidings_streams_open";
+    /// Counter, by `issuer` (`users`, `plugins`, `external`) and `outcome` (`ok`, `failed`): fetches
+    /// of the public keys that tokens are verified with.
+    pub const KEY_FETCHES: &str = "tidings_key_fetches_total";
 }
 
 /// Upper bounds, in seconds, of the buckets of [`metric::STAGE_SECONDS`].
@@ -211,6 +214,10 @@ fn describe() {
     metrics::describe_counter!(metric::DECORATIONS, "Decorations by decorator and outcome.");
     metrics::describe_counter!(metric::ROWS, "Inbox rows by what was done to them.");
     metrics::describe_gauge!(metric::STREAMS, "Open pages.");
+    metrics::describe_counter!(
+        metric::KEY_FETCHES,
+        "Fetches of issuers' public keys by whose they are and outcome."
+    );
 }
 
 /// What keeps this process from doing its work, by the name of what is missing; empty is ready.
@@ -219,23 +226,49 @@ pub struct Readiness(Arc<Troubles>);
 
 #[derive(Debug, Default)]
 struct Troubles {
-    now: Mutex<BTreeMap<String, String>>,
+    now: Mutex<Wrong>,
     changed: Notify,
+}
+
+/// What is wrong, by what is concerned.
+#[derive(Debug, Default)]
+struct Wrong {
+    /// The process cannot do its work.
+    troubles: BTreeMap<String, String>,
+    /// A part of its work: the rest is worth going on with.
+    notes: BTreeMap<String, String>,
 }
 
 impl Readiness {
     /// `what` is in trouble.
     pub fn trouble(&self, what: &str, detail: &str) {
-        let before = self.lock().insert(what.to_owned(), detail.to_owned());
+        let mut wrong = self.lock();
+        let before = wrong.troubles.insert(what.to_owned(), detail.to_owned());
+        drop(wrong);
         if before.as_deref() != Some(detail) {
             tracing::warn!(dependency = what, detail, "not ready");
             self.0.changed.notify_one();
         }
     }
 
+    /// `what` is in trouble, and concerns a part of the work alone: the process stays ready, since
+    /// taking it out of service would end the rest too and mend nothing.
+    pub fn note(&self, what: &str, detail: &str) {
+        let mut wrong = self.lock();
+        let before = wrong.notes.insert(what.to_owned(), detail.to_owned());
+        drop(wrong);
+        if before.as_deref() != Some(detail) {
+            tracing::warn!(what, detail, "degraded");
+            self.0.changed.notify_one();
+        }
+    }
+
     /// `what` is well (again).
     pub fn well(&self, what: &str) {
-        if self.lock().remove(what).is_some() {
+        let mut wrong = self.lock();
+        let before = wrong.troubles.remove(what).or(wrong.notes.remove(what));
+        drop(wrong);
+        if before.is_some() {
             tracing::info!(dependency = what, "ready again");
             self.0.changed.notify_one();
         }
@@ -243,7 +276,12 @@ impl Readiness {
 
     /// What is in trouble now.
     pub fn troubles(&self) -> BTreeMap<String, String> {
-        self.lock().clone()
+        self.lock().troubles.clone()
+    }
+
+    /// What is in trouble now and keeps only a part of the work from being done.
+    pub fn notes(&self) -> BTreeMap<String, String> {
+        self.lock().notes.clone()
     }
 
     /// Completes when something has changed since this last completed. For one listener.
@@ -251,7 +289,7 @@ impl Readiness {
         self.0.changed.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn lock(&self) -> MutexGuard<'_, Wrong> {
         self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

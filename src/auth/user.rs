@@ -16,53 +16,15 @@ use jsonwebtoken::Algorithm;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::Header;
-use jsonwebtoken::Validation;
 use serde::Deserialize;
 use serde::Serialize;
 
-/// The `typ` of a user token.
-const TYP_USER: &str = "vnd.backstage.user";
-/// The `typ` of a user token for cookies.
-const TYP_LIMITED_USER: &str = "vnd.backstage.limited-user";
-/// The `typ` of a token between plugins.
-const TYP_PLUGIN: &str = "vnd.backstage.plugin";
-
-/// The audience that Backstage gives user tokens.
-const AUDIENCE: &str = "backstage";
+use super::token::AUDIENCE;
+use super::token::TYP_USER;
+use super::token::strict;
 
 /// Bytes of the key.
 const KEY_BYTES: usize = 32;
-
-/// What a bearer token is, by its `typ`; nothing is verified yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenKind {
-    /// A person's.
-    User,
-    /// A person's, for cookies alone.
-    LimitedUser,
-    /// A Backstage plugin's.
-    Plugin,
-    /// Something else: an API token, or nonsense.
-    Other,
-}
-
-impl TokenKind {
-    /// Reads the `typ` of a token.
-    pub(super) fn of(token: &str) -> Self {
-        if token.bytes().filter(|byte| *byte == b'.').count() != 2 {
-            return Self::Other;
-        }
-        let typ = jsonwebtoken::decode_header(token)
-            .ok()
-            .and_then(|header| header.typ);
-        match typ.as_deref() {
-            Some(TYP_USER) => Self::User,
-            Some(TYP_LIMITED_USER) => Self::LimitedUser,
-            Some(TYP_PLUGIN) => Self::Plugin,
-            _ => Self::Other,
-        }
-    }
-}
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
@@ -141,11 +103,8 @@ impl UserKey {
 
     /// Whose token this is; `None` when it was not signed by this key, or has ended.
     pub fn verify(&self, token: &str) -> Option<String> {
-        let mut rules = Validation::new(Algorithm::HS256);
+        let mut rules = strict(Algorithm::HS256);
         rules.set_required_spec_claims(&["exp", "sub"]);
-        rules.leeway = 0;
-        // At its last second it has ended.
-        rules.reject_tokens_expiring_in_less_than = 1;
         // As in the peer, issuer and audience say nothing for this `typ`; the key does.
         rules.validate_aud = false;
         let claims = jsonwebtoken::decode::<Claims>(token, &self.verify, &rules).ok()?;
@@ -193,7 +152,6 @@ mod tests {
     fn a_token_names_its_person_until_it_ends() {
         let key = UserKey::from_bytes(&[7; 32]);
         let token = key.sign("user:default/guest", HOUR).unwrap();
-        assert_eq!(TokenKind::of(&token), TokenKind::User);
         assert_eq!(key.verify(&token).as_deref(), Some("user:default/guest"));
         assert_eq!(UserKey::from_bytes(&[8; 32]).verify(&token), None);
         let ended = key.sign("user:default/guest", Duration::ZERO).unwrap();

@@ -1,10 +1,11 @@
 //! Every key that Tidings has of its own, what it means, and which other keys it reads.
 
 /// The parts of a configuration that Tidings reads. Substitutions are made under these alone.
-pub(super) const READ: [&str; 8] = [
+pub(super) const READ: [&str; 9] = [
     "app.baseUrl",
     "backend.baseUrl",
     "backend.auth.externalAccess",
+    "backend.auth.keys",
     "catalog.locations",
     "discovery.endpoints",
     "notifications",
@@ -182,6 +183,15 @@ pub const KEYS: &[(&str, &str)] = &[
     (
         "tidings.backstage.token",
         "a static token of Backstage, instead of tokens that Tidings signs",
+    ),
+    ("tidings.users", "whom user tokens are believed"),
+    (
+        "tidings.users.jwks",
+        "who signs user tokens; absent: Backstage's auth where the catalog is Backstage's, else we",
+    ),
+    (
+        "tidings.users.jwks[].url",
+        "the public keys, as in https://backstage.example.com/api/auth/.well-known/jwks.json",
     ),
 ];
 

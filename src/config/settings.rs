@@ -21,7 +21,9 @@ mod raw;
 mod read;
 mod warnings;
 
+pub use access::AccessMeans;
 pub use access::ExternalAccess;
+pub use access::JwksAccess;
 pub use backstage::BackstageSettings;
 pub use backstage::DiscoveryEndpoint;
 #[cfg(feature = "backstage")]
@@ -63,12 +65,14 @@ pub struct Settings {
     /// `tidings.lease`: how long a sender may hold a delivery, and so how long the deliveries of
     /// one that vanished wait for another. Default 60 s.
     pub lease: Duration,
-    /// `backend.auth.externalAccess` of type `static`.
+    /// `backend.auth.externalAccess`, and the older `backend.auth.keys`.
     pub external_access: Vec<ExternalAccess>,
     /// Where people and groups come from.
     pub catalog: CatalogSettings,
     /// Where the parts of a Backstage are, and how to sign in there.
     pub backstage: BackstageSettings,
+    /// `tidings.users.jwks`: where the public keys of those who sign user tokens are.
+    pub user_issuers: Vec<Url>,
     /// `tidings.decorators`, in the order in which they run.
     pub decorators: Vec<DecoratorSettings>,
     /// `tidings.senders`: those that are somebody else's workers.

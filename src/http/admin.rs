@@ -30,8 +30,12 @@ async fn healthy() -> Response {
 
 async fn ready(State(readiness): State<Readiness>) -> Response {
     let missing: BTreeMap<String, String> = readiness.troubles();
-    if missing.is_empty() {
+    let degraded = readiness.notes();
+    if missing.is_empty() && degraded.is_empty() {
         return Json(json!({"status": "ready"})).into_response();
+    }
+    if missing.is_empty() {
+        return Json(json!({"status": "ready", "degraded": degraded})).into_response();
     }
     let body = json!({"status": "not ready", "missing": missing});
     (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()

@@ -192,6 +192,9 @@ impl From<AuthError> for HttpError {
         if error.is_forbidden() {
             return Self::not_allowed(error.to_string());
         }
+        if error.is_unavailable() {
+            return Self::unavailable(error.to_string());
+        }
         Self::new(
             StatusCode::UNAUTHORIZED,
             "AuthenticationError",

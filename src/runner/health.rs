@@ -83,6 +83,14 @@ impl Running {
             }
         });
         self.start_heartbeat(roles);
+        #[cfg(feature = "backstage")]
+        if roles.ingest || roles.inbox {
+            let (auth, readiness) = (self.auth.clone(), self.readiness.clone());
+            let stop = self.stop.clone();
+            self.rest.spawn(async move {
+                stop.run_until_cancelled(keep_keys(auth, readiness)).await;
+            });
+        }
         if roles.ingest || roles.inbox {
             let (backend, auth, stop) =
                 (self.backend.clone(), self.auth.clone(), self.stop.clone());
@@ -92,6 +100,20 @@ impl Running {
                 stop.run_until_cancelled(work).await;
             });
         }
+    }
+}
+
+/// Fetches the keys of those who sign tokens, and notes of whom there are none. The process stays
+/// ready: everybody else can come in, and another process would know no more.
+#[cfg(feature = "backstage")]
+async fn keep_keys(auth: Auth, readiness: Readiness) {
+    const WHAT: &str = "keys of token issuers";
+    loop {
+        match auth.prepare().await {
+            Ok(()) => readiness.well(WHAT),
+            Err(why) => readiness.note(WHAT, &why),
+        }
+        tokio::time::sleep(TOKENS_EVERY).await;
     }
 }
 
@@ -160,6 +182,7 @@ impl Running {
                 let troubles = readiness.troubles();
                 process.trouble = troubles
                     .iter()
+                    .chain(&readiness.notes())
                     .map(|(what, why)| format!("{what}: {why}"))
                     .collect();
                 process.seen_at = Timestamp::now();

@@ -13,10 +13,13 @@ use super::Running;
 use super::Services;
 use super::StartError;
 use crate::auth::Auth;
-use crate::auth::Scopes;
-use crate::auth::StaticToken;
+use crate::auth::Trust;
 use crate::auth::UserKey;
 use crate::auth::new_token;
+#[cfg(feature = "backstage")]
+use crate::backstage::Discovery;
+#[cfg(feature = "backstage")]
+use crate::config::CatalogSource;
 use crate::config::Config;
 use crate::config::Settings;
 use crate::console;
@@ -172,17 +175,11 @@ async fn bind_first_free() -> Result<TcpListener, StartError> {
 }
 
 /// Who may come in.
-pub(super) fn auth(settings: &Settings, roles: &Roles) -> Result<Auth, StartError> {
-    let tokens = settings
-        .external_access
-        .iter()
-        .map(|one| StaticToken {
-            token: one.token.clone(),
-            subject: one.subject.clone(),
-            scopes: Scopes::SEND,
-            plugins: one.restricted_to.clone(),
-        })
-        .collect();
+pub(super) fn auth(
+    settings: &Settings,
+    services: &Services,
+    roles: &Roles,
+) -> Result<Auth, StartError> {
     let key = if roles.inbox || roles.ingest {
         let data = &settings.data;
         let opened = std::fs::create_dir_all(data).and_then(|()| UserKey::open(data));
@@ -196,7 +193,31 @@ pub(super) fn auth(settings: &Settings, roles: &Roles) -> Result<Auth, StartErro
     } else {
         None
     };
-    Ok(Auth::new(tokens, key))
+    Ok(Auth::trusting(Vec::new(), key, &trust(settings, services)?))
+}
+
+/// Whom else to believe.
+fn trust(settings: &Settings, services: &Services) -> Result<Trust, StartError> {
+    #[cfg(feature = "backstage")]
+    let client = crate::client::builder().build().map_err(|error| {
+        StartError::new(
+            format!("no keys can be fetched: {error}"),
+            "TLS",
+            "install the certificates of the authorities that this machine trusts",
+        )
+    })?;
+    Ok(Trust {
+        #[cfg(feature = "backstage")]
+        client: Some(client),
+        external: settings.external_access.clone(),
+        #[cfg(feature = "backstage")]
+        user_issuers: settings.user_issuers.clone(),
+        #[cfg(feature = "backstage")]
+        discovery: Some(Discovery::new(&settings.backstage)),
+        #[cfg(feature = "backstage")]
+        backstage_users: settings.catalog.source == CatalogSource::Backstage,
+        catalog: Some(Arc::clone(&services.catalog)),
+    })
 }
 
 /// Makes the first API token, if there is none yet: its secret goes into `<data>/token`, its hash

@@ -67,6 +67,7 @@ fn the_runbook_asks_for_metrics_that_there_are() {
         metric::QUEUE_OLDEST_SECONDS,
         metric::QUEUE_READY,
         metric::DEAD_LETTERS,
+        metric::KEY_FETCHES,
     ];
     let runbook = read("deploy/runbook.md");
     let word = |c: char| !c.is_ascii_lowercase() && c != '_';

@@ -6,6 +6,8 @@
     reason = "tests"
 )]
 
+#[cfg(all(feature = "backstage", feature = "sqlite"))]
+mod auth;
 mod cli;
 mod config;
 mod conformance;

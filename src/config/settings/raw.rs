@@ -34,6 +34,7 @@ pub(super) struct Raw {
     pub(super) catalog: Catalog,
     pub(super) backstage: Backstage,
     pub(super) senders: Vec<IgnoredAny>,
+    pub(super) users: Users,
 }
 
 #[derive(Default, Deserialize)]
@@ -94,6 +95,18 @@ pub(super) struct Catalog {
 pub(super) struct Backstage {
     #[serde(rename = "token")]
     pub(super) _token: Option<IgnoredAny>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Users {
+    pub(super) jwks: Vec<Issuer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Issuer {
+    pub(super) url: String,
 }
 
 /// An item of `tidings.decorators`, as far as it is the same for all.

@@ -114,13 +114,14 @@ fn read_with(config: &Config, needs_store: bool) -> Result<Settings, ConfigError
         },
         drain: raw.drain.map_or(DRAIN, |limit| limit.0),
         lease: raw.lease.map_or(LEASE, |limit| limit.0),
-        external_access: access::read(&config.section("backend.auth.externalAccess"))?,
+        external_access: access::read(&config.section("backend.auth"))?,
         catalog: catalog(config, &tidings, &raw)?,
         backstage: backstage::read(
             &config.section("backend.baseUrl"),
             &config.section("discovery.endpoints"),
             &tidings.get("backstage").get("token"),
         )?,
+        user_issuers: user_issuers(&tidings.get("users").get("jwks"), &raw)?,
         decorators: decorators(&tidings.get("decorators"))?,
         senders: senders(&tidings.get("senders"), raw.queue.url.is_some())?,
         default_settings: notifications
@@ -167,7 +168,11 @@ fn address(section: &Section, text: &str) -> Result<SocketAddr, ConfigError> {
 
 fn base_url(section: &Section) -> Result<Url, ConfigError> {
     let text: Option<String> = section.read_if_set()?;
-    let text = text.as_deref().unwrap_or(APP_BASE_URL);
+    web(section, text.as_deref().unwrap_or(APP_BASE_URL))
+}
+
+/// An address of the web.
+pub(super) fn web(section: &Section, text: &str) -> Result<Url, ConfigError> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
         _ => Err(section.error(
@@ -175,6 +180,34 @@ fn base_url(section: &Section) -> Result<Url, ConfigError> {
             "write it as https://backstage.example.com",
         )),
     }
+}
+
+/// Where public keys are, which needs no password: one would only come to light.
+pub(super) fn key_set(section: &Section, text: &str) -> Result<Url, ConfigError> {
+    let url = web(section, text)?;
+    if url.password().is_some() || !url.username().is_empty() {
+        return Err(section.error(
+            format!("`{}` must be an address without a user", section.key()),
+            "public keys are for everybody",
+        ));
+    }
+    Ok(url)
+}
+
+/// Who signs user tokens.
+fn user_issuers(section: &Section, raw: &Raw) -> Result<Vec<Url>, ConfigError> {
+    if !raw.users.jwks.is_empty() && !cfg!(feature = "backstage") {
+        return Err(section.error(
+            format!(
+                "this program was built without `backstage`, which `{}` needs",
+                section.key()
+            ),
+            "build it with the feature backstage",
+        ));
+    }
+    let items = section.items();
+    let issuer = |(item, read): (&Section, &raw::Issuer)| key_set(&item.get("url"), &read.url);
+    items.iter().zip(&raw.users.jwks).map(issuer).collect()
 }
 
 /// The queue and the store: both or neither, since a half of each would lose what it promises.

@@ -8,7 +8,7 @@ use crate::config::keys;
 /// All of it, in a fixed order.
 pub(in crate::config) fn warnings(config: &Config) -> Vec<ConfigError> {
     let notifications = config.section("notifications");
-    let mut found = access::warnings(&config.section("backend.auth.externalAccess"));
+    let mut found = access::warnings(&config.section("backend.auth"));
     let foreign = foreign(config);
     for (name, section) in notifications.get("processors").entries() {
         if !keys::PROCESSORS.contains(&name.as_str()) && !foreign.contains(&name) {

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tidings::auth::Auth;
 use tidings::auth::Scopes;
 use tidings::auth::StaticToken;
+use tidings::auth::Trust;
 use tidings::auth::UserKey;
 use tidings::catalog::Catalog;
 use tidings::catalog::file::FileCatalog;
@@ -67,6 +68,8 @@ pub(crate) struct Plan {
     pub(crate) chain: Chain,
     /// Senders.
     pub(crate) senders: Vec<Arc<dyn Sender>>,
+    /// Whom else to believe; who knows the groups is the catalog above.
+    pub(crate) trust: Trust,
 }
 
 /// A Tidings that runs until it is dropped.
@@ -119,11 +122,20 @@ impl House {
             plugins: None,
         });
         let key = UserKey::from_bytes(&[5; 32]);
+        let catalog = catalog(dir.path(), &plan.catalog);
+        let trust = Trust {
+            catalog: Some(Arc::clone(&catalog)),
+            ..plan.trust.clone()
+        };
         let site = Site {
             queue: Arc::new(SqliteQueue::new(Arc::clone(&sqlite), &queues)),
             store: Arc::new(SqliteStore::new(sqlite)),
-            catalog: catalog(dir.path(), &plan.catalog),
-            auth: Auth::new(senders.chain([operator]).collect(), Some(key.clone())),
+            catalog,
+            auth: Auth::trusting(
+                senders.chain([operator]).collect(),
+                Some(key.clone()),
+                &trust,
+            ),
             base_url: APP.parse().unwrap(),
             stop: CancellationToken::new(),
         };
