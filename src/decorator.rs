@@ -92,7 +92,10 @@ impl Pipeline {
         let mut following = vec![Vec::new(); parcels.len()];
         let (mut places, mut here) = (Vec::new(), Vec::new());
         for (index, mut parcel) in parcels.into_iter().enumerate() {
-            self.chain.decorate_people(&mut parcel.chunk).await?;
+            let catalog = self.catalog.as_ref();
+            self.chain
+                .decorate_people(&mut parcel.chunk, catalog)
+                .await?;
             if parcel.chunk.slip.is_empty() || parcel.chunk.is_for_nobody() {
                 places.push(index);
                 here.push(parcel);

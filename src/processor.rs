@@ -8,7 +8,10 @@ pub mod breaker;
 #[cfg(feature = "email")]
 pub mod email;
 pub mod foreign;
+pub mod jinja;
+pub mod redact;
 pub mod registry;
+pub mod rules;
 pub mod template;
 
 use std::sync::Arc;
@@ -48,6 +51,8 @@ pub struct Draft<'a> {
     pub origin: &'a str,
     /// For whom; `None` for a whole submission and for a broadcast.
     pub user: Option<&'a str>,
+    /// What the catalog knows of them, for a decorator that [wants it](Decorator::wants_people).
+    pub person: Option<&'a CatalogUser>,
     /// The content as earlier decorators left it.
     pub payload: &'a Payload,
 }
@@ -75,6 +80,12 @@ pub trait Decorator: Send + Sync + 'static {
     /// Which notifications it wants to see.
     fn filter(&self) -> &Filter {
         &Filter::ALL
+    }
+
+    /// Whether it wants to know what the catalog knows of each person. A program of its own has
+    /// no catalog, and never learns it.
+    fn wants_people(&self) -> bool {
+        false
     }
 
     /// Decorates one notification. A failure is handled by the decorator's policy: skipped by

@@ -1,9 +1,12 @@
 //! The chain of decorators, in configured order, each under its policy.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt as _;
 
+use crate::catalog::Catalog;
+use crate::catalog::CatalogUser;
 use crate::chunk::Chunk;
 use crate::chunk::Note;
 use crate::failure::Failure;
@@ -86,6 +89,7 @@ impl Chain {
                 submission: submission.header.id,
                 origin: &submission.header.origin,
                 user: None,
+                person: None,
                 payload: &submission.payload,
             };
             let made = link.run(draft).await?;
@@ -99,14 +103,25 @@ impl Chain {
     }
 
     /// Decorates a chunk for each of its people, up to the next foreign step on its slip.
-    pub(super) async fn decorate_people(&self, chunk: &mut Chunk) -> Result<(), Failure> {
+    pub(super) async fn decorate_people(
+        &self,
+        chunk: &mut Chunk,
+        catalog: &dyn Catalog,
+    ) -> Result<(), Failure> {
         let next = chunk
             .slip
             .first()
             .and_then(|key| topology::decorator(key))
             .map(str::to_owned);
-        for link in self.until(next.as_deref()) {
-            link.decorate_chunk(chunk).await?;
+        let links: Vec<&Link> = self.until(next.as_deref()).collect();
+        let mut people = HashMap::new();
+        if links.iter().any(|link| link.decorator.wants_people()) && !chunk.people.is_empty() {
+            let refs: Vec<String> = chunk.people.iter().map(|one| one.user.clone()).collect();
+            let known = catalog.people(&refs).await?;
+            people.extend(refs.into_iter().zip(known));
+        }
+        for link in links {
+            link.decorate_chunk(chunk, &people).await?;
         }
         Ok(())
     }
@@ -121,11 +136,15 @@ fn links(steps: &[Step]) -> impl Iterator<Item = &Link> {
 
 impl Link {
     /// Decorates one chunk for each of its people; who is dropped is taken out. Equal notes are
-    /// noted once.
+    /// noted once. `people`: what the catalog knows of them, where a decorator wants it.
     ///
     /// # Errors
     /// What failed, where the policy is not to skip it; the chunk is then worth nothing.
-    pub async fn decorate_chunk(&self, chunk: &mut Chunk) -> Result<(), Failure> {
+    pub async fn decorate_chunk(
+        &self,
+        chunk: &mut Chunk,
+        people: &HashMap<String, Option<CatalogUser>>,
+    ) -> Result<(), Failure> {
         let (submission, origin) = (chunk.header.id, chunk.header.origin.clone());
         let mut notes: Vec<Note> = Vec::new();
         if chunk.broadcast && chunk.dropped == 0 {
@@ -133,6 +152,7 @@ impl Link {
                 submission,
                 origin: &origin,
                 user: None,
+                person: None,
                 payload: &chunk.payload,
             };
             let made = self.run(draft).await?;
@@ -147,6 +167,7 @@ impl Link {
                 submission,
                 origin: &origin,
                 user: Some(&person.user),
+                person: people.get(&person.user).and_then(Option::as_ref),
                 payload: &own,
             };
             let made = self.run(draft).await?;
@@ -266,6 +287,7 @@ mod tests {
             submission: Uuid::nil(),
             origin: "ci",
             user: None,
+            person: None,
             payload: &payload,
         };
         link.run(draft).await

@@ -24,6 +24,8 @@ use crate::processor::Step;
 #[cfg(feature = "email")]
 use crate::processor::email;
 use crate::processor::is_name;
+use crate::processor::redact;
+use crate::processor::rules;
 use crate::processor::template;
 
 /// Makes a decorator of an item of `tidings.decorators`.
@@ -34,7 +36,11 @@ type MakeDecorator = fn(&Section, &Services) -> Result<Arc<dyn Decorator>, Confi
 type MakeSender = fn(&Section, &Services) -> Result<Option<Arc<dyn Sender>>, ConfigError>;
 
 /// The decorators, by name.
-const DECORATORS: &[(&str, MakeDecorator)] = &[(template::NAME, template::build)];
+const DECORATORS: &[(&str, MakeDecorator)] = &[
+    (redact::NAME, redact::build),
+    (rules::NAME, rules::build),
+    (template::NAME, template::build),
+];
 
 /// The senders, by name.
 const SENDERS: &[(&str, MakeSender)] = &[
@@ -138,7 +144,7 @@ pub fn senders(config: &Config, services: &Services) -> Result<Vec<Arc<dyn Sende
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::catalog::file::FileCatalog;
     use crate::config::Environment;
@@ -162,6 +168,15 @@ mod tests {
         std::fs::write(&file, yaml).unwrap();
         let config = Config::load(&[file], &[], &Environment::default()).unwrap();
         (folder, config)
+    }
+
+    /// The decorator of this item, which runs in this process.
+    pub(crate) fn one_decorator(item: &str) -> Result<Arc<dyn Decorator>, ConfigError> {
+        let steps = build(&format!("    - {}\n", item.replace('\n', "\n      ")), "")?;
+        match steps.into_iter().next() {
+            Some(Step::Here(link)) => Ok(link.decorator),
+            _ => panic!("no decorator here"),
+        }
     }
 
     /// The decorators of a `tidings.yaml` with these under `decorators`, in a folder with a
@@ -274,7 +289,7 @@ mod tests {
             (
                 "    - { name: wheather }\n",
                 "",
-                "error: there is no decorator `wheather`|tidings.yaml:3:|help: built in: template",
+                "error: there is no decorator `wheather`|tidings.yaml:3:|help: built in: redact, rules, template",
             ),
             (
                 "    - name: template\n      rules:\n        - title: \"{{ titel }}\"\n",

@@ -14,9 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use minijinja::Environment;
-use minijinja::value::Serde;
 use minijinja::value::Value;
-use serde::Serialize;
 use url::Url;
 
 pub use self::options::Field;
@@ -24,17 +22,19 @@ pub use self::options::Key;
 pub use self::options::Options;
 pub use self::options::Rule;
 pub use self::options::Source;
+pub use self::options::Texts;
 use crate::config::ConfigError;
 use crate::config::Section;
 use crate::failure::Failure;
 use crate::failure::Reason;
 use crate::notification::Payload;
-use crate::notification::Severity;
 use crate::processor::Decorated;
 use crate::processor::Decorator;
 use crate::processor::Draft;
 use crate::processor::Filter;
 use crate::processor::Stage;
+use crate::processor::jinja::Context;
+use crate::processor::jinja::Regions;
 use crate::processor::registry::Services;
 use crate::submission::TEXT_CHARS_MAX;
 use crate::submission::resolve_link;
@@ -80,8 +80,13 @@ impl TemplateError {
             .into_iter()
             .nth(self.key.rule)
             .unwrap_or(rules);
+        let rule = match &self.key.locale {
+            Some(locale) => rule.get("locales").get(locale),
+            None => rule,
+        };
         let at = match self.key.field {
             Some(field) => rule.get(field.as_str()),
+            None if self.key == Key::REGIONS => section.get("regions").get("timezone"),
             None => rule,
         };
         let message = match (&self.file, self.line) {
@@ -100,48 +105,11 @@ pub struct Template {
     /// Every template, by `rules[i].field`.
     templates: Environment<'static>,
     stage: Stage,
+    /// Whether it is another for people of other places.
+    local: bool,
+    regions: Regions,
     filter: Filter,
     app_base_url: Url,
-}
-
-/// What a template sees. Absent fields are undefined: they print nothing and are false.
-#[derive(Serialize)]
-struct Context<'a> {
-    title: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    link: Option<&'a str>,
-    severity: Severity,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    topic: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    icon: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<&'a serde_json::Map<String, serde_json::Value>>,
-    origin: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
-}
-
-impl<'a> Context<'a> {
-    fn of(draft: &Draft<'a>) -> Self {
-        let payload = draft.payload;
-        Self {
-            title: &payload.title,
-            description: payload.description.as_deref(),
-            link: payload.link.as_deref(),
-            severity: payload.severity(),
-            topic: payload.topic.as_deref(),
-            scope: payload.scope.as_deref(),
-            icon: payload.icon.as_deref(),
-            metadata: payload.metadata.as_ref(),
-            origin: draft.origin,
-            user: draft.user,
-        }
-    }
 }
 
 impl Template {
@@ -157,15 +125,29 @@ impl Template {
                     key,
                     file: None,
                     line: None,
-                    message: "it uses `user`, which is not known with `perPerson: false`"
+                    message:
+                        "it is another for each person, who is not known with `perPerson: false`"
+                            .to_owned(),
+                    help: "set `perPerson: true`, or do without user, name, locale and timezone"
                         .to_owned(),
-                    help: "set `perPerson: true`, or do without `user`".to_owned(),
                 });
             }
             (Some(true), _) | (None, Some(_)) => Stage::PerPerson,
             (_, None) => Stage::PerSubmission,
         };
+        if !options.regions.knows_its_zone() {
+            return Err(TemplateError {
+                key: Key::REGIONS,
+                file: None,
+                line: None,
+                message: format!("no time zone `{}` is known here", options.regions.timezone),
+                help: "write one of the IANA database, as in Europe/Zurich; install tzdata"
+                    .to_owned(),
+            });
+        }
         Ok(Self {
+            local: compiled.local,
+            regions: options.regions,
             rules: options.rules,
             templates: compiled.templates,
             stage,
@@ -185,20 +167,10 @@ impl Template {
             .map(|(_, at, rule)| (at, rule))
     }
 
-    fn render(
-        &self,
-        rule: usize,
-        field: Field,
-        context: &Value,
-    ) -> Result<Option<String>, Failure> {
-        let field_of_rule = Key {
-            rule,
-            field: Some(field),
-        };
-        let name = field_of_rule.to_string();
+    fn render(&self, name: &str, field: Field, context: &Value) -> Result<Option<String>, Failure> {
         let text = self
             .templates
-            .get_template(&name)
+            .get_template(name)
             .and_then(|template| template.render(context.clone()))
             .map_err(|error| {
                 // The error's own detail may quote the notification.
@@ -254,17 +226,23 @@ impl Decorator for Template {
         &self.filter
     }
 
+    fn wants_people(&self) -> bool {
+        self.local
+    }
+
     async fn decorate(&self, draft: Draft<'_>) -> Result<Decorated, Failure> {
         let Some((at, rule)) = self.rule(&draft) else {
             return Ok(Decorated::Keep);
         };
-        let context = Value::from(Serde(Context::of(&draft)));
+        let context = Context::of(&draft, draft.payload, &self.regions);
+        let context = context.value();
+        let language = rule.language(self.regions.locale(draft.person));
         let mut payload: Payload = draft.payload.clone();
-        for (field, source) in rule.fields() {
-            if source.is_none() {
+        for field in Field::ALL {
+            let Some((key, _)) = rule.template(at, field, language) else {
                 continue;
-            }
-            let value = self.render(at, field, &context)?;
+            };
+            let value = self.render(&key.to_string(), field, &context)?;
             match field {
                 Field::Title => payload.title = value.unwrap_or_default(),
                 Field::Description => payload.description = value,
@@ -306,6 +284,7 @@ mod tests {
                 submission: Uuid::from_u128(1),
                 origin,
                 user,
+                person: None,
                 payload,
             })
             .await

@@ -4,57 +4,40 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::path::PathBuf;
 
-use minijinja::AutoEscape;
 use minijinja::Environment;
 use minijinja::ErrorKind;
-use minijinja::UndefinedBehavior;
-use minijinja::value::Serde;
-use minijinja::value::Value;
 
-use super::Context;
 use super::Key;
 use super::Rule;
 use super::Source;
 use super::TemplateError;
-use crate::notification::Payload;
-use crate::processor::Draft;
-
-/// The names that a template may use: the fields of [`Context`].
-const VARIABLES: [&str; 10] = [
-    "title",
-    "description",
-    "link",
-    "severity",
-    "topic",
-    "scope",
-    "icon",
-    "metadata",
-    "origin",
-    "user",
-];
+use crate::processor::jinja;
 
 /// Templates that are checked.
 pub(super) struct Compiled {
     pub(super) templates: Environment<'static>,
-    /// The first template that uses `user`.
+    /// The first template that is another for each person.
     pub(super) personal: Option<Key>,
+    /// Whether what the catalog knows of people matters.
+    pub(super) local: bool,
 }
 
 /// Reads and checks the templates of all rules.
 pub(super) fn compile(rules: &[Rule], folder: &Path) -> Result<Compiled, TemplateError> {
     check_rules(rules)?;
-    let mut templates = plain_text();
-    let mut personal = None;
+    let mut templates = jinja::environment();
+    let (mut personal, mut local) = (None, false);
     for (number, rule) in rules.iter().enumerate() {
-        for (field, source) in rule.fields() {
-            let Some(source) = source else { continue };
-            let key = Key {
-                rule: number,
-                field: Some(field),
-            };
+        for (key, source) in rule.templates(number) {
+            local = local || key.locale.is_some();
+            let in_locale = key.locale.is_some();
             let template = Read::new(key, source, folder)?;
             let variables = template.add_to(&mut templates)?;
-            if variables.contains("user") && personal.is_none() {
+            local = local
+                || ["name", "locale", "timezone"]
+                    .iter()
+                    .any(|one| variables.contains(*one));
+            if (in_locale || jinja::is_personal(&variables)) && personal.is_none() {
                 personal = Some(template.key);
             }
         }
@@ -62,28 +45,25 @@ pub(super) fn compile(rules: &[Rule], folder: &Path) -> Result<Compiled, Templat
     Ok(Compiled {
         templates,
         personal,
+        local,
     })
-}
-
-/// Plain text, and lookups in absent metadata that print nothing.
-fn plain_text() -> Environment<'static> {
-    let mut templates = Environment::new();
-    templates.set_auto_escape_callback(|_| AutoEscape::None);
-    templates.set_undefined_behavior(UndefinedBehavior::Chainable);
-    templates
 }
 
 /// Rules that can never be used are mistakes.
 fn check_rules(rules: &[Rule]) -> Result<(), TemplateError> {
     let fault = |rule: usize, message: &str, help: String| TemplateError {
-        key: Key { rule, field: None },
+        key: Key {
+            rule,
+            locale: None,
+            field: None,
+        },
         file: None,
         line: None,
         message: message.to_owned(),
         help,
     };
     for (at, rule) in rules.iter().enumerate() {
-        if rule.fields().iter().all(|(_, source)| source.is_none()) {
+        if rule.templates(at).next().is_none() {
             return Err(fault(
                 at,
                 "it sets nothing",
@@ -139,7 +119,7 @@ impl Read {
 
     fn fault(&self, line: Option<usize>, message: String, help: String) -> TemplateError {
         TemplateError {
-            key: self.key,
+            key: self.key.clone(),
             file: self.file.clone(),
             line,
             message,
@@ -154,7 +134,7 @@ impl Read {
     ) -> Result<HashSet<String>, TemplateError> {
         let broken = |error: &minijinja::Error| {
             let help = "templates are Jinja; write a literal {{ as {{ '{{' }}".to_owned();
-            self.fault(error.line(), error_text(error), help)
+            self.fault(error.line(), jinja::error_text(error), help)
         };
         let name = self.key.to_string();
         templates
@@ -165,19 +145,14 @@ impl Read {
             .map_err(|error| broken(&error))?;
         let variables = template.undeclared_variables(false);
         let functions: HashSet<&str> = templates.globals().map(|(name, _)| name).collect();
-        let mut unknown: Vec<&String> = variables
-            .iter()
-            .filter(|name| {
-                !VARIABLES.contains(&name.as_str()) && !functions.contains(name.as_str())
-            })
-            .collect();
-        unknown.sort_unstable();
-        if let Some(name) = unknown.first() {
+        if let Some(name) = jinja::unknown(&variables, &functions) {
             let message = format!("unknown variable `{name}`");
-            return Err(self.fault(line_of(&self.text, name), message, nearest(name)));
+            let help = jinja::nearest(&name);
+            let help = help.map_or_else(String::new, |one| format!("did you mean `{one}`?"));
+            return Err(self.fault(line_of(&self.text, &name), message, help));
         }
         // A filter or test that does not exist is found only when it is used.
-        let tried = template.render(sample());
+        let tried = jinja::try_on(|context| template.render(context));
         match tried.as_ref().map_err(|error| (error.kind(), error)) {
             Err((
                 ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction,
@@ -186,44 +161,6 @@ impl Read {
             _ => Ok(variables),
         }
     }
-}
-
-fn error_text(error: &minijinja::Error) -> String {
-    match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
-    }
-}
-
-fn nearest(name: &str) -> String {
-    VARIABLES
-        .iter()
-        .map(|one| (strsim::damerau_levenshtein(name, one), one))
-        .min()
-        .filter(|(distance, _)| *distance <= 2)
-        .map_or_else(String::new, |(_, one)| {
-            format!("did you mean `{one}`? It is ")
-        })
-}
-
-/// A notification with every field, to try templates on.
-fn sample() -> Value {
-    let text = || Some("text".to_owned());
-    let payload = Payload {
-        title: "text".to_owned(),
-        description: text(),
-        link: text(),
-        topic: text(),
-        scope: text(),
-        icon: text(),
-        ..Payload::default()
-    };
-    Value::from(Serde(Context::of(&Draft {
-        submission: uuid::Uuid::nil(),
-        origin: "text",
-        user: Some("user:default/guest"),
-        payload: &payload,
-    })))
 }
 
 /// The first line where `word` stands inside `{{ }}` or `{% %}`.

@@ -1,5 +1,7 @@
 //! A decorator's step on the routing slip: from its queue, through it, and on.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 
 use crate::chunk::Chunk;
@@ -55,7 +57,7 @@ impl Decorate {
             tracing::warn!(message = message.id, "this is not a chunk");
             return Ok(untouched());
         };
-        if let Err(failure) = self.link.decorate_chunk(&mut chunk).await {
+        if let Err(failure) = self.link.decorate_chunk(&mut chunk, &HashMap::new()).await {
             tracing::warn!(submission.id = %chunk.header.id, chunk.no = chunk.no,
                 reason = %failure.reason, detail = failure.detail, "it comes again by its policy");
             return Ok(untouched());
