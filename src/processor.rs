@@ -8,6 +8,8 @@ pub mod breaker;
 #[cfg(feature = "email")]
 pub mod email;
 pub mod foreign;
+#[cfg(feature = "client")]
+pub mod http;
 pub mod jinja;
 pub mod redact;
 pub mod registry;

@@ -23,6 +23,8 @@ use crate::processor::Sender;
 use crate::processor::Step;
 #[cfg(feature = "email")]
 use crate::processor::email;
+#[cfg(feature = "client")]
+use crate::processor::http;
 use crate::processor::is_name;
 use crate::processor::redact;
 use crate::processor::rules;
@@ -37,6 +39,8 @@ type MakeSender = fn(&Section, &Services) -> Result<Option<Arc<dyn Sender>>, Con
 
 /// The decorators, by name.
 const DECORATORS: &[(&str, MakeDecorator)] = &[
+    #[cfg(feature = "client")]
+    (http::NAME, http::build),
     (redact::NAME, redact::build),
     (rules::NAME, rules::build),
     (template::NAME, template::build),
@@ -289,7 +293,7 @@ pub(crate) mod tests {
             (
                 "    - { name: wheather }\n",
                 "",
-                "error: there is no decorator `wheather`|tidings.yaml:3:|help: built in: redact, rules, template",
+                "error: there is no decorator `wheather`|tidings.yaml:3:|help: built in: http, redact, rules, template",
             ),
             (
                 "    - name: template\n      rules:\n        - title: \"{{ titel }}\"\n",

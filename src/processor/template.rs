@@ -363,6 +363,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn each_person_reads_it_in_their_language_and_by_their_clock() {
+        let template = template(json!({"rules": [{
+            "title": "{{ title }} at {{ metadata.at | localtime('%H:%M') }}",
+            "icon": "bell",
+            "locales": {
+                "de": {"title": "{{ title }} um {{ metadata.at | localtime('%H:%M') }}"},
+                "de-CH": {"title": "Grüezi {{ name }}"},
+            }
+        }], "regions": {"timezone": "Asia/Tokyo"}}))
+        .unwrap();
+        assert_eq!(template.stage(), Stage::PerPerson);
+        assert!(template.wants_people());
+        let payload = payload(json!({"title": "t", "metadata": {"at": "2026-01-01T12:00:00Z"}}));
+        for (annotations, title) in [
+            (json!({}), "t at 21:00"),
+            (json!({"tidings/locale": "fr"}), "t at 21:00"),
+            (
+                json!({"tidings/locale": "de-AT", "tidings/timezone": "Europe/Vienna"}),
+                "t um 13:00",
+            ),
+            (json!({"tidings/locale": "de_ch"}), "Grüezi Ann"),
+        ] {
+            let person = crate::catalog::CatalogUser {
+                display_name: Some("Ann".to_owned()),
+                annotations: serde_json::from_value(annotations).unwrap(),
+                ..Default::default()
+            };
+            let draft = Draft {
+                submission: Uuid::from_u128(1),
+                origin: "ci",
+                user: Some("user:default/ann"),
+                person: Some(&person),
+                payload: &payload,
+            };
+            let Decorated::Change(changed) = template.decorate(draft).await.unwrap() else {
+                panic!("kept")
+            };
+            assert_eq!(changed.title, title);
+            assert_eq!(changed.icon.as_deref(), Some("bell"));
+        }
+    }
+
+    #[test]
+    fn a_zone_that_nobody_knows_is_found_at_the_start() {
+        let options = json!({"rules": [{"icon": "x"}], "regions": {"timezone": "Moon/Base"}});
+        let error = template(options).err().unwrap();
+        assert!(error.message.contains("Moon/Base"), "{error}");
+    }
+
+    #[tokio::test]
     async fn what_comes_out_empty_removes_the_field_and_equal_content_is_kept() {
         let template = template(json!({"rules": [{"topic": "a", "link": ""},
             {"topic": "b", "title": "{{ title }}"}]}))
