@@ -9,6 +9,7 @@ pub mod duration;
 mod environment;
 mod error;
 pub mod keys;
+mod secret;
 mod section;
 mod settings;
 mod source;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 pub use self::environment::Environment;
 pub use self::error::ConfigError;
+pub use self::secret::Secret;
 pub use self::section::Section;
 pub use self::settings::AccessMeans;
 pub use self::settings::BackstageSettings;

@@ -14,6 +14,8 @@ pub mod jinja;
 pub mod redact;
 pub mod registry;
 pub mod rules;
+#[cfg(feature = "slack")]
+pub mod slack;
 pub mod template;
 
 use std::sync::Arc;

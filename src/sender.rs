@@ -195,10 +195,11 @@ impl Deliveries {
         until: Instant,
     ) -> Came {
         if Instant::now() > until {
-            return Came::Of(Outcome::Failed(Failure::dependency(
-                Reason::Timeout,
-                "the deliveries in hand took longer than their lease",
-            )));
+            return Came::Of(Outcome::Waits {
+                after: Duration::ZERO,
+                reason: Reason::Timeout,
+                detail: "the deliveries in hand took longer than their lease".to_owned(),
+            });
         }
         if let Some(outcome) = claimed.superseded() {
             return Came::Of(outcome);

@@ -15,7 +15,7 @@ pub(super) const READ: [&str; 9] = [
 
 /// The processors that are built in, by the name of their section under
 /// `notifications.processors`. The registry's own list, held to it by a test there.
-pub const PROCESSORS: [&str; 1] = ["email"];
+pub const PROCESSORS: [&str; 2] = ["email", "slack"];
 
 /// Backstage's keys under `notifications`.
 pub(super) const NOTIFICATIONS: [&str; 5] = [

@@ -28,6 +28,8 @@ use crate::processor::http;
 use crate::processor::is_name;
 use crate::processor::redact;
 use crate::processor::rules;
+#[cfg(feature = "slack")]
+use crate::processor::slack;
 use crate::processor::template;
 
 /// Makes a decorator of an item of `tidings.decorators`.
@@ -50,6 +52,8 @@ const DECORATORS: &[(&str, MakeDecorator)] = &[
 const SENDERS: &[(&str, MakeSender)] = &[
     #[cfg(feature = "email")]
     (email::NAME, email::build),
+    #[cfg(feature = "slack")]
+    (slack::NAME, slack::build),
 ];
 
 /// What a processor may be given when it is made.
@@ -191,7 +195,7 @@ pub(crate) mod tests {
         super::decorators(&config.settings()?, &services())
     }
 
-    #[cfg(feature = "email")]
+    #[cfg(all(feature = "email", feature = "slack"))]
     #[test]
     fn the_configuration_knows_every_sender_and_warns_of_no_other() {
         let names: Vec<&str> = SENDERS.iter().map(|(name, _)| *name).collect();

@@ -267,7 +267,7 @@ fn messages(
                 .first()
                 .map_or_else(String::new, |first| first.id.to_string());
             Ok(Message {
-                delay,
+                delay: delay.filter(|delay| !delay.is_zero()),
                 ..Message::new(key, id, body(&batch)?)
             })
         })

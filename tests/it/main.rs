@@ -26,6 +26,7 @@ mod queue;
 mod roles;
 mod routing;
 mod schemas;
+mod slack;
 mod store;
 mod support;
 mod worker;

@@ -129,7 +129,7 @@ async fn house(senders: &[&Arc<Memory>]) -> House {
 
 impl House {
     /// Sends as `ci`, and returns the submission's story once none of its deliveries is open.
-    async fn story(&self, recipients: Value, payload: Value) -> Timeline {
+    pub(crate) async fn story(&self, recipients: Value, payload: Value) -> Timeline {
         let body = json!({"recipients": recipients, "payload": payload});
         let answer = client()
             .post(self.served.url("/api/notifications/notifications"))

@@ -3,16 +3,14 @@
 //! The section is read into [`EmailConfig`], whose methods say what no type can. Nothing here
 //! prints the password.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lettre::message::Mailbox;
 use serde::Deserialize;
-use serde::Deserializer;
-use serde::de::Error as _;
 use serde::de::IgnoredAny;
 
+use crate::config::Secret;
 use crate::config::Section;
 use crate::config::duration::Setting;
 use crate::processor::Filter;
@@ -75,7 +73,7 @@ pub struct TransportConfig {
     /// Signs in when the password is given too.
     pub username: Option<String>,
     /// Signs in when the username is given too.
-    pub password: Option<Password>,
+    pub password: Option<Secret>,
     /// Ours: how long one mail may take, from the connection to the relay's last answer; 1 s to
     /// 25 s. Default 25 s.
     pub timeout: Option<Setting>,
@@ -124,33 +122,6 @@ pub enum Receiver {
     Users,
     /// `receiverEmails`.
     Config,
-}
-
-/// A password: it can be used, and not printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(String);
-
-impl Password {
-    /// The secret itself.
-    pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(password)")
-    }
-}
-
-impl<'de> Deserialize<'de> for Password {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        // A derived error would print what it found in place of text.
-        match serde_json::Value::deserialize(from)? {
-            serde_json::Value::String(text) => Ok(Self(text)),
-            _ => Err(D::Error::custom("must be text: put it in quotes")),
-        }
-    }
 }
 
 /// Something in the section that cannot be.
@@ -295,10 +266,10 @@ impl TransportConfig {
     }
 
     /// Both, or neither: as in the peer, one alone does not sign in, nor does an empty one.
-    pub(super) fn credentials(&self) -> Option<(&str, &Password)> {
+    pub(super) fn credentials(&self) -> Option<(&str, &Secret)> {
         let user = self.username.as_deref().filter(|user| !user.is_empty())?;
         let password = self.password.as_ref()?;
-        (!password.0.is_empty()).then_some((user, password))
+        (!password.expose().is_empty()).then_some((user, password))
     }
 
     /// How long one mail may take.
