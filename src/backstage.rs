@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -113,6 +114,45 @@ impl PluginTokens for FixedToken {
     }
 }
 
+/// The tokens of somebody who is made later than those who need them: the keys of a process stand
+/// in the store, which is opened for what the catalog serves. Until then nobody can sign in.
+#[derive(Default)]
+pub struct LaterTokens(OnceLock<Arc<dyn PluginTokens>>);
+
+impl LaterTokens {
+    /// From now on these; the first call counts.
+    pub fn set(&self, tokens: Arc<dyn PluginTokens>) {
+        // A second call is a mistake of ours that changes nothing.
+        let _ = self.0.set(tokens);
+    }
+}
+
+impl fmt::Debug for LaterTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LaterTokens")
+    }
+}
+
+#[async_trait]
+impl PluginTokens for LaterTokens {
+    async fn token(&self, audience: &str) -> Result<String, Failure> {
+        match self.0.get() {
+            Some(tokens) => tokens.token(audience).await,
+            None => Err(Failure::dependency(
+                Reason::Auth,
+                "this process has no key yet to sign in at Backstage with",
+            )),
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self.0.get() {
+            Some(tokens) => tokens.remedy(),
+            None => "it has no key yet".to_owned(),
+        }
+    }
+}
+
 /// A Backstage that Tidings calls. Cheap to clone.
 #[derive(Clone)]
 pub struct Backstage {
@@ -164,15 +204,7 @@ impl Backstage {
         timeout: Duration,
     ) -> Result<reqwest::Response, Failure> {
         let token = self.tokens.token(plugin).await?;
-        let root = self.discovery.internal(plugin).ok_or_else(|| {
-            Failure::dependency(
-                Reason::Config,
-                format!(
-                    "nothing says where Backstage's plugin `{plugin}` is: set backend.baseUrl or \
-                     discovery.endpoints"
-                ),
-            )
-        })?;
+        let root = self.root(plugin)?;
         let mut request = self
             .client
             .request(
@@ -188,6 +220,34 @@ impl Backstage {
             .send()
             .await
             .map_err(|error| fault(plugin, &root, &error))
+    }
+
+    /// Whether a plugin is where it is said to be: asks for the keys that every plugin shows to
+    /// everybody.
+    ///
+    /// # Errors
+    /// That it is not there.
+    pub async fn finds(&self, plugin: &str, timeout: Duration) -> Result<(), Failure> {
+        let root = self.root(plugin)?;
+        let keys = format!("{root}/.backstage/auth/v1/jwks.json");
+        let asked = self.client.get(keys).timeout(timeout).send().await;
+        let status = asked
+            .map_err(|error| fault(plugin, &root, &error))?
+            .status();
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(self.refusal(plugin, status))
+    }
+
+    fn root(&self, plugin: &str) -> Result<Url, Failure> {
+        self.discovery.internal(plugin).ok_or_else(|| {
+            let detail = format!(
+                "nothing says where Backstage's plugin `{plugin}` is: set backend.baseUrl or \
+                 discovery.endpoints"
+            );
+            Failure::dependency(Reason::Config, detail)
+        })
     }
 
     /// What a status other than 2xx means: nearly always something that everybody waits for until
@@ -230,23 +290,34 @@ impl Backstage {
     pub async fn read<T: DeserializeOwned>(
         &self,
         plugin: &str,
-        mut response: reqwest::Response,
+        response: reqwest::Response,
         limit: usize,
     ) -> Result<T, Failure> {
-        if !response.status().is_success() {
-            return Err(self.refusal(plugin, response.status()));
-        }
-        let too_large = || {
+        let read = self.read_up_to(plugin, response, limit).await?;
+        read.ok_or_else(|| {
             Failure::dependency(
                 Reason::Server,
                 format!("the answer of Backstage's {plugin} is larger than {limit} bytes"),
             )
-        };
-        if response
-            .content_length()
-            .is_some_and(|length| usize::try_from(length).map_or(true, |length| limit < length))
-        {
-            return Err(too_large());
+        })
+    }
+
+    /// As [`Backstage::read`]; `None` where the answer is larger than `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`Backstage::read`].
+    pub async fn read_up_to<T: DeserializeOwned>(
+        &self,
+        plugin: &str,
+        mut response: reqwest::Response,
+        limit: usize,
+    ) -> Result<Option<T>, Failure> {
+        if !response.status().is_success() {
+            return Err(self.refusal(plugin, response.status()));
+        }
+        let said = response.content_length().unwrap_or_default();
+        if usize::try_from(said).map_or(true, |said| limit < said) {
+            return Ok(None);
         }
         let url = response.url().clone();
         let mut body = Vec::new();
@@ -256,12 +327,12 @@ impl Backstage {
             .map_err(|error| fault(plugin, &url, &error))?
         {
             if limit < body.len() + part.len() {
-                return Err(too_large());
+                return Ok(None);
             }
             body.extend_from_slice(&part);
         }
         // What serde says may quote the answer; where it stands is enough.
-        serde_json::from_slice(&body).map_err(|error| {
+        serde_json::from_slice(&body).map(Some).map_err(|error| {
             Failure::dependency(
                 Reason::Server,
                 format!(

@@ -2,7 +2,11 @@
 //!
 //! The entities are Backstage's. The variants are in `catalog/`.
 
+#[cfg(feature = "backstage")]
+pub mod backstage;
 pub mod file;
+
+use std::fmt;
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -43,6 +47,39 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// How many people it has and how many groups, in words, for the first screen and `check`.
     async fn describe(&self) -> Result<String, Failure>;
+
+    /// Whether it could answer now; says why not. Asked every few seconds.
+    async fn ready(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// Users and groups, in words.
+struct Counts((usize, usize));
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (users, groups) = self.0;
+        let plural = |count: usize| if count == 1 { "" } else { "s" };
+        write!(f, "{} user{}", thousands(users), plural(users))?;
+        if groups > 0 {
+            write!(f, ", {} group{}", thousands(groups), plural(groups))?;
+        }
+        Ok(())
+    }
+}
+
+/// `8214` as `8,214`.
+fn thousands(count: usize) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// The ref among `refs` that `reference` was probably meant to be, if one is close enough.
@@ -61,6 +98,13 @@ pub fn closest(reference: &str, refs: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_are_grouped_by_thousands() {
+        assert_eq!(Counts((8_214, 1)).to_string(), "8,214 users, 1 group");
+        assert_eq!(Counts((100_000, 0)).to_string(), "100,000 users");
+        assert_eq!(Counts((1, 0)).to_string(), "1 user");
+    }
 
     #[test]
     fn a_typo_finds_its_ref_and_another_name_finds_none() {

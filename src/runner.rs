@@ -4,6 +4,10 @@
 //! for one process that does everything and for many that do one thing each.
 
 mod backend;
+#[cfg(feature = "backstage")]
+mod calls;
+#[cfg(not(feature = "backstage"))]
+mod calls_left_out;
 mod error;
 #[cfg(feature = "rabbitmq")]
 mod external;
@@ -25,6 +29,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub use self::calls::Calls;
+#[cfg(not(feature = "backstage"))]
+use self::calls_left_out as calls;
 pub use self::error::StartError;
 #[cfg(feature = "rabbitmq")]
 pub use self::external::External;
@@ -185,7 +192,7 @@ pub async fn start(
     if roles.inbox {
         listen::first_token(&settings.data, &running.backend, &running.auth).await;
     }
-    running.start_health(settings, roles).await;
+    running.start_health(settings, services, roles).await;
     running.start_decorator(settings, services, roles);
     running.start_senders(settings, services, roles);
     running.serve(settings, services, roles, listeners).await;

@@ -128,6 +128,11 @@ pub mod metric {
     pub const DECORATIONS: &str = "tidings_decorations_total";
     /// Counter: inbox rows, by `change` (`new`, `updated`, `superseded`, `expired`).
     pub const ROWS: &str = "tidings_inbox_rows_total";
+    /// Counter, by `outcome` (`ok`, or the reason of a failure): questions to a live catalog.
+    pub const CATALOG_REQUESTS: &str = "tidings_catalog_requests_total";
+    /// Counter, by `from` (`cache`, `catalog`, `stale`): entities and people that were looked up in
+    /// a live catalog, and where the answer came from.
+    pub const CATALOG_ANSWERS: &str = "tidings_catalog_answers_total";
     /// Gauge: open pages.
     pub const STREAMS: &str = "tidings_streams_open";
     /// Counter, by `issuer` (`users`, `plugins`, `external`) and `outcome` (`ok`, `failed`): fetches
@@ -213,6 +218,14 @@ fn describe() {
     metrics::describe_counter!(metric::DEAD_LETTERS, "Dead letters by stage and reason.");
     metrics::describe_counter!(metric::DECORATIONS, "Decorations by decorator and outcome.");
     metrics::describe_counter!(metric::ROWS, "Inbox rows by what was done to them.");
+    metrics::describe_counter!(
+        metric::CATALOG_REQUESTS,
+        "Questions to a live catalog by outcome."
+    );
+    metrics::describe_counter!(
+        metric::CATALOG_ANSWERS,
+        "Look-ups in a live catalog by where the answer came from."
+    );
     metrics::describe_gauge!(metric::STREAMS, "Open pages.");
     metrics::describe_counter!(
         metric::KEY_FETCHES,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use tidings::config::CatalogSource;
 use tidings::config::Config;
 use tidings::config::Environment;
 use tidings::config::QueueSettings;
@@ -218,6 +219,9 @@ impl Shown<'_> {
     async fn people(&self) -> Row {
         let described = self.services.catalog.describe().await;
         let described = described.unwrap_or_else(|failure| failure.to_string());
+        if self.settings.catalog.source == CatalogSource::Backstage {
+            return Row::new("People", self.services.live_catalog(), described);
+        }
         let Some(first) = self.services.people.first() else {
             return Row::new("People", "nobody", "catalog.locations names no file");
         };

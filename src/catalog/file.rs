@@ -7,7 +7,6 @@
 mod entities;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs::Metadata;
 use std::path::Path;
 use std::path::PathBuf;
@@ -21,6 +20,7 @@ use async_trait::async_trait;
 use self::entities::Entities;
 use crate::catalog::Catalog;
 use crate::catalog::CatalogUser;
+use crate::catalog::Counts;
 use crate::catalog::Entity;
 use crate::failure::Failure;
 use crate::failure::Reason;
@@ -203,34 +203,6 @@ impl Catalog for FileCatalog {
     }
 }
 
-/// Users and groups, in words.
-struct Counts((usize, usize));
-
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (users, groups) = self.0;
-        let plural = |count: usize| if count == 1 { "" } else { "s" };
-        write!(f, "{} user{}", thousands(users), plural(users))?;
-        if groups > 0 {
-            write!(f, ", {} group{}", thousands(groups), plural(groups))?;
-        }
-        Ok(())
-    }
-}
-
-/// `8214` as `8,214`.
-fn thousands(count: usize) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
     let stamp = |file: &PathBuf| {
         let metadata = std::fs::metadata(file).ok()?;
@@ -354,12 +326,5 @@ spec: {type: team, children: []}
         let error = FileCatalog::open(vec!["/nowhere/people.yaml".into()]).unwrap_err();
         assert_eq!(error.at(), "/nowhere/people.yaml");
         assert!(error.message.contains("No such file"));
-    }
-
-    #[test]
-    fn counts_are_grouped_by_thousands() {
-        assert_eq!(Counts((8_214, 1)).to_string(), "8,214 users, 1 group");
-        assert_eq!(Counts((100_000, 0)).to_string(), "100,000 users");
-        assert_eq!(Counts((1, 0)).to_string(), "1 user");
     }
 }

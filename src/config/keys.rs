@@ -177,7 +177,15 @@ pub const KEYS: &[(&str, &str)] = &[
     ("tidings.catalog", "where people and groups come from"),
     (
         "tidings.catalog.source",
-        "file: the files in `catalog.locations`",
+        "file: the files in `catalog.locations`; backstage: the live catalog of Backstage",
+    ),
+    (
+        "tidings.catalog.ttl",
+        "how long what a live catalog says of groups is believed, as in 1m",
+    ),
+    (
+        "tidings.catalog.stale",
+        "how old an answer may be that serves while the live catalog is away, as in 24h",
     ),
     ("tidings.backstage", "how Tidings signs in at Backstage"),
     (

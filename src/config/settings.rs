@@ -152,6 +152,15 @@ pub struct CatalogSettings {
     pub source: CatalogSource,
     /// `catalog.locations` of type `file`, as paths.
     pub files: Vec<PathBuf>,
+    /// `tidings.catalog.ttl`: how long what a live catalog says of groups is believed. Default
+    /// 1 min.
+    pub ttl: Duration,
+    /// `notifications.processors.email.cache.ttl`: the same for people and their addresses.
+    /// Default 1 h.
+    pub people_ttl: Duration,
+    /// `tidings.catalog.stale`: how old an answer may be that serves while the live catalog is
+    /// away. Default 24 h.
+    pub stale: Duration,
 }
 
 /// `tidings.catalog.source`.

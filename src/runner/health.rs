@@ -2,13 +2,16 @@
 //! list of processes, and its copy of the token table.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Backend;
 use super::Roles;
 use super::Running;
+use super::Services;
 use super::VERSION;
 use crate::auth::Auth;
+use crate::catalog::Catalog;
 use crate::config::Settings;
 use crate::store::Process;
 use crate::telemetry::Readiness;
@@ -23,6 +26,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Between two looks at the dependencies.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two looks at the catalog.
+const CATALOG_EVERY: Duration = Duration::from_secs(5);
 
 /// Asks the dependencies whether they are well, and notes it for `/readyz`.
 pub(super) async fn check(backend: &Backend, readiness: &Readiness, needs_store: bool) {
@@ -72,7 +78,12 @@ pub(super) async fn keep_queue(
 
 impl Running {
     /// Keeps what others see of this process fresh: readiness, heartbeat, tokens.
-    pub(super) async fn start_health(&mut self, settings: &Settings, roles: &Roles) {
+    pub(super) async fn start_health(
+        &mut self,
+        settings: &Settings,
+        services: &Services,
+        roles: &Roles,
+    ) {
         let (backend, readiness) = (self.backend.clone(), self.readiness.clone());
         let (stop, needs_store) = (self.stop.clone(), self.needs_store);
         check(&backend, &readiness, needs_store).await;
@@ -82,6 +93,14 @@ impl Running {
                 check(&backend, &readiness, needs_store).await;
             }
         });
+        if roles.decorator || !roles.senders.is_empty() {
+            let (catalog, readiness) = (Arc::clone(&services.catalog), self.readiness.clone());
+            let stop = self.stop.clone();
+            self.rest.spawn(async move {
+                let work = watch_catalog(catalog, readiness);
+                stop.run_until_cancelled(work).await;
+            });
+        }
         self.start_heartbeat(roles);
         #[cfg(feature = "backstage")]
         if roles.ingest || roles.inbox {
@@ -114,6 +133,19 @@ async fn keep_keys(auth: Auth, readiness: Readiness) {
             Err(why) => readiness.note(WHAT, &why),
         }
         tokio::time::sleep(TOKENS_EVERY).await;
+    }
+}
+
+/// Notes when the catalog is away. The process stays ready: much is known by heart, user refs need
+/// no catalog, and a Backstage that checks our tokens must be able to fetch our keys from here.
+async fn watch_catalog(catalog: Arc<dyn Catalog>, readiness: Readiness) {
+    const WHAT: &str = "catalog";
+    loop {
+        match catalog.ready().await {
+            Ok(()) => readiness.well(WHAT),
+            Err(failure) => readiness.note(WHAT, &failure.detail),
+        }
+        tokio::time::sleep(CATALOG_EVERY).await;
     }
 }
 

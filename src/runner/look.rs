@@ -11,8 +11,11 @@ use tokio::time::timeout;
 
 use super::StartError;
 use super::backend;
+use super::calls;
+use super::calls::Calls;
 use super::services;
 use crate::catalog::Catalog;
+use crate::config::CatalogSource;
 use crate::config::Config;
 use crate::config::Settings;
 use crate::processor::Sender;
@@ -74,8 +77,8 @@ pub struct Findings {
 /// Looks at everything.
 pub async fn look(config: &Config, settings: &Settings) -> Findings {
     let mut found = Findings::default();
-    let catalog = match open_catalog(settings) {
-        Ok(catalog) => catalog,
+    let (catalog, calls) = match open_catalog(settings) {
+        Ok(opened) => opened,
         Err(fault) => {
             found.faults.push(fault);
             return found;
@@ -98,18 +101,22 @@ pub async fn look(config: &Config, settings: &Settings) -> Findings {
     found.findings.extend(senders.collect::<Vec<_>>().await);
     found
         .findings
-        .push(look_at_catalog(settings, &catalog).await);
+        .push(look_at_catalog(settings, &catalog, calls.as_ref()).await);
     found
 }
 
-/// The files of people and groups; in development mode only if they were made.
-fn open_catalog(settings: &Settings) -> Result<Arc<dyn Catalog>, StartError> {
+/// The files of people and groups, in development mode only if they were made; or the live one.
+fn open_catalog(settings: &Settings) -> Result<(Arc<dyn Catalog>, Option<Calls>), StartError> {
+    let calls = Calls::of(settings)?;
+    if settings.catalog.source == CatalogSource::Backstage {
+        return Ok((calls::catalog(settings, calls.as_ref())?, calls));
+    }
     let files = match services::development_people(settings) {
         Some(file) if file.exists() => vec![file],
         Some(_) => Vec::new(),
         None => settings.catalog.files.clone(),
     };
-    Ok(Arc::new(services::open_catalog(files)?))
+    Ok((Arc::new(services::open_catalog(files)?), calls))
 }
 
 async fn look_at_sender(sender: &Arc<dyn Sender>) -> Finding {
@@ -117,7 +124,15 @@ async fn look_at_sender(sender: &Arc<dyn Sender>) -> Finding {
     Finding::new("sender", sender.name(), asked)
 }
 
-async fn look_at_catalog(settings: &Settings, catalog: &Arc<dyn Catalog>) -> Finding {
+async fn look_at_catalog(
+    settings: &Settings,
+    catalog: &Arc<dyn Catalog>,
+    calls: Option<&Calls>,
+) -> Finding {
+    if settings.catalog.source == CatalogSource::Backstage {
+        let asked = within(calls::ask(calls, catalog)).await;
+        return Finding::new("catalog", calls::place(calls), asked);
+    }
     let unmade = services::development_people(settings).is_some_and(|file| !file.exists());
     let asked = if unmade {
         Ok("made at the first start".to_owned())

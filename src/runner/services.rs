@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use super::Roles;
 use super::StartError;
+use super::calls;
+use super::calls::Calls;
 use crate::catalog::Catalog;
 use crate::catalog::file::FileCatalog;
+use crate::config::CatalogSource;
 use crate::config::Config;
 use crate::config::Settings;
 use crate::decorator::Chain;
@@ -41,8 +44,10 @@ spec:
 pub struct Services {
     /// Who belongs to whom.
     pub catalog: Arc<dyn Catalog>,
-    /// Where the catalog's entities come from.
+    /// Where the catalog's entities come from, if from files.
     pub people: Vec<PathBuf>,
+    /// The Backstage that Tidings calls, where it is said where one is.
+    pub backstage: Option<Calls>,
     /// The decorators, in configured order.
     pub chain: Chain,
     /// The senders that are configured.
@@ -57,8 +62,14 @@ impl Services {
     /// # Errors
     /// What cannot be made as configured, and where.
     pub fn build(config: &Config, settings: &Settings, roles: &Roles) -> Result<Self, StartError> {
-        let people = people(settings)?;
-        let catalog: Arc<dyn Catalog> = Arc::new(open_catalog(people.clone())?);
+        let backstage = Calls::of(settings)?;
+        let (catalog, people): (Arc<dyn Catalog>, _) = match settings.catalog.source {
+            CatalogSource::File => {
+                let people = people(settings)?;
+                (Arc::new(open_catalog(people.clone())?), people)
+            }
+            CatalogSource::Backstage => (calls::catalog(settings, backstage.as_ref())?, Vec::new()),
+        };
         let given = given(settings, Arc::clone(&catalog));
         let senders = registry::senders(config, &given)?;
         let chain = Chain(registry::decorators(settings, &given)?);
@@ -74,6 +85,7 @@ impl Services {
         Ok(Self {
             catalog,
             people,
+            backstage,
             chain,
             senders,
             foreign: settings.senders.iter().cloned().map(Arc::new).collect(),
@@ -92,6 +104,11 @@ impl Services {
     /// Every work queue that this configuration needs.
     pub fn queues(&self) -> Vec<QueueSpec> {
         queues(&self.routes(), &self.chain.0)
+    }
+
+    /// Where the live catalog is, if there is one.
+    pub fn live_catalog(&self) -> String {
+        calls::place(self.backstage.as_ref())
     }
 
     /// The names of the senders of ours.

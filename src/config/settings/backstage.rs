@@ -38,6 +38,15 @@ pub struct DiscoveryEndpoint {
     pub plugins: Vec<String>,
 }
 
+impl BackstageSettings {
+    /// Whether it is said where a plugin is.
+    pub fn names(&self, plugin: &str) -> bool {
+        let with_us = self.endpoints.iter().filter(|one| one.internal.is_some());
+        let mut named = with_us.flat_map(|one| &one.plugins);
+        self.base_url.is_some() || named.any(|one| one == plugin || one == "*")
+    }
+}
+
 impl fmt::Debug for BackstageSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BackstageSettings")

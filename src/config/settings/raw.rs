@@ -87,6 +87,8 @@ pub(super) struct Retention {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Catalog {
     pub(super) source: Option<CatalogSource>,
+    pub(super) ttl: Option<Setting>,
+    pub(super) stale: Option<Setting>,
 }
 
 /// Read again by `backstage.rs`, which shows a fault at its place.

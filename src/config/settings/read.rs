@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use url::Url;
 
+use super::BackstageSettings;
 use super::CatalogSettings;
 use super::CatalogSource;
 use super::ChannelSettings;
@@ -49,6 +50,11 @@ const OUTBOX: usize = 1000;
 /// The default of `notifications.retention`, as in Backstage.
 const KEEP_INBOX: Duration = Duration::from_secs(365 * 86_400);
 const SENDER_TIMEOUT: Duration = Duration::from_secs(86_400);
+/// Who joins a group is to hear of things soon.
+const CATALOG_TTL: Duration = Duration::from_secs(60);
+/// As in the peer.
+const PEOPLE_TTL: Duration = Duration::from_secs(3_600);
+const STALE: Duration = Duration::from_secs(86_400);
 const DECORATOR_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads everything.
@@ -75,6 +81,11 @@ fn read_with(config: &Config, needs_store: bool) -> Result<Settings, ConfigError
     let (queue, store) = backend(&tidings, &raw, needs_store)?;
     let ingest_listen = raw.ingest.listen.as_deref().unwrap_or(INGEST_LISTEN);
     let notifications = config.section("notifications");
+    let backstage = backstage::read(
+        &config.section("backend.baseUrl"),
+        &config.section("discovery.endpoints"),
+        &tidings.get("backstage").get("token"),
+    )?;
     Ok(Settings {
         app_base_url: base_url(&config.section("app.baseUrl"))?,
         listen,
@@ -115,12 +126,8 @@ fn read_with(config: &Config, needs_store: bool) -> Result<Settings, ConfigError
         drain: raw.drain.map_or(DRAIN, |limit| limit.0),
         lease: raw.lease.map_or(LEASE, |limit| limit.0),
         external_access: access::read(&config.section("backend.auth"))?,
-        catalog: catalog(config, &tidings, &raw)?,
-        backstage: backstage::read(
-            &config.section("backend.baseUrl"),
-            &config.section("discovery.endpoints"),
-            &tidings.get("backstage").get("token"),
-        )?,
+        catalog: catalog(config, &raw, &backstage)?,
+        backstage,
         user_issuers: user_issuers(&tidings.get("users").get("jwks"), &raw)?,
         decorators: decorators(&tidings.get("decorators"))?,
         senders: senders(&tidings.get("senders"), raw.queue.url.is_some())?,
@@ -315,14 +322,20 @@ fn channels(
     raw.channels.iter().map(channel).collect()
 }
 
-fn catalog(config: &Config, tidings: &Section, raw: &Raw) -> Result<CatalogSettings, ConfigError> {
+fn catalog(
+    config: &Config,
+    raw: &Raw,
+    backstage: &BackstageSettings,
+) -> Result<CatalogSettings, ConfigError> {
     let source = raw.catalog.source.unwrap_or_default();
-    if source == CatalogSource::Backstage {
-        return Err(tidings.get("catalog").get("source").error(
-            "a live Backstage catalog is not served yet",
-            "use `file`, and name the files of users and groups in `catalog.locations`",
+    if source == CatalogSource::Backstage && !backstage.names("catalog") {
+        return Err(config.section("tidings.catalog.source").error(
+            "nothing says where the catalog of Backstage is",
+            "set backend.baseUrl, or a target for the plugin `catalog` in discovery.endpoints",
         ));
     }
+    let people = config.section("notifications.processors.email.cache.ttl");
+    let people_ttl: Option<Setting> = people.read_if_set()?;
     let mut files = Vec::new();
     for location in list(&config.section("catalog.locations"))? {
         let read: raw::Location = location.read()?;
@@ -336,7 +349,13 @@ fn catalog(config: &Config, tidings: &Section, raw: &Raw) -> Result<CatalogSetti
         }
         files.extend(one.map(|(target, path)| target.resolve(&path)));
     }
-    Ok(CatalogSettings { source, files })
+    Ok(CatalogSettings {
+        source,
+        files,
+        ttl: raw.catalog.ttl.map_or(CATALOG_TTL, |ttl| ttl.0),
+        people_ttl: people_ttl.map_or(PEOPLE_TTL, |ttl| ttl.0),
+        stale: raw.catalog.stale.map_or(STALE, |stale| stale.0),
+    })
 }
 
 /// Senders that are somebody else's workers.
