@@ -8,6 +8,7 @@
 
 #[cfg(all(feature = "backstage", feature = "sqlite"))]
 mod auth;
+mod app_config;
 mod cli;
 mod config;
 mod conformance;
