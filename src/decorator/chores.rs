@@ -31,7 +31,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// Most rows deleted in one transaction.
 const PRUNE_ROWS: u32 = 5_000;
 /// The same of inboxes, where people wait for their marks meanwhile.
-const INBOX_ROWS: u32 = 1_000;
+const INBOX_ROWS: u32 = 500;
 /// A process that has not been heard of for so long is forgotten.
 const PROCESSES_KEPT: Duration = Duration::from_secs(86_400);
 
