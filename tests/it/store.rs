@@ -115,6 +115,7 @@ macro_rules! conformance {
                 imported_settings_come_beside_those_that_were_made_here,
                 how_far_an_import_came_is_kept_with_its_rows,
                 a_send_continues_the_imported_row_of_its_scope,
+                sends_at_once_continue_one_imported_row,
                 an_imported_broadcast_is_continued_with_its_marks;
             timeline:
                 a_timeline_tells_the_whole_story,

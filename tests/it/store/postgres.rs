@@ -81,6 +81,19 @@ async fn end_connections(database: &Database) {
 
 // -- the schema
 
+#[tokio::test]
+async fn inboxes_are_emptied_by_one_process_at_a_time() {
+    let (database, store) = store().await;
+    send(&store, &header(0), &titled("old"), &["user:default/a"]).await;
+    let later = Timestamp::now().plus(Duration::from_secs(60));
+    let other = database.client().await;
+    let lock = "begin; select pg_advisory_xact_lock(x'74690004'::integer, 0)";
+    other.batch_execute(lock).await.unwrap();
+    assert_eq!(store.expire(later, true, 10).await.unwrap(), 0);
+    other.batch_execute("commit").await.unwrap();
+    assert_eq!(store.expire(later, true, 10).await.unwrap(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn several_processes_migrate_at_once() {
     let database = Database::create().await;

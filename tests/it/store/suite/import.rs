@@ -13,6 +13,7 @@ use tidings::store::ImportStand;
 use tidings::store::Mark;
 use tidings::store::Setting;
 use tidings::store::Store;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::counts;
@@ -214,6 +215,37 @@ pub(crate) async fn a_send_continues_the_imported_row_of_its_scope(store: Arc<dy
     assert_eq!(import(&store, rows).await, 0);
     assert_eq!(inbox(&store, USER).await.len(), 2);
     assert_eq!(inbox(&store, "user:default/b").await, [other]);
+}
+
+pub(crate) async fn sends_at_once_continue_one_imported_row(store: Arc<dyn Store>) {
+    let own = row(1, Some(USER), scoped("own", "s"));
+    let everybody = row(2, None, scoped("everybody's", "s"));
+    import(&store, ImportRows::Notifications(vec![own.clone()])).await;
+    import(&store, ImportRows::Broadcasts(vec![everybody.clone()])).await;
+    let mut works = JoinSet::new();
+    for n in 0..8 {
+        let sender = Arc::clone(&store);
+        works.spawn(async move {
+            let later = header(1_000_000 + n);
+            let payload = scoped("again", "s");
+            let chunks = [
+                to_people(&later, &payload, &[USER]),
+                to_everybody(&header(1_000_000 + n), &payload),
+            ];
+            for chunk in chunks {
+                sender.persist(&[chunk]).await.unwrap();
+            }
+        });
+        let reader = Arc::clone(&store);
+        let ids = [own.id, everybody.id];
+        works.spawn(async move { drop(reader.mark(USER, &ids, READ).await.unwrap()) });
+    }
+    works.join_all().await;
+    assert_eq!(store.recount(false).await.unwrap(), 0);
+    let seen = inbox(&store, USER).await;
+    let created: Vec<_> = seen.iter().map(|one| one.created).collect();
+    assert_eq!(created, [everybody.created, own.created]);
+    assert!(seen.iter().all(|one| one.payload.title == "again"));
 }
 
 pub(crate) async fn an_imported_broadcast_is_continued_with_its_marks(store: Arc<dyn Store>) {

@@ -14,11 +14,13 @@ use proptest::test_runner::TestRunner;
 use tidings::delivery::Attempt;
 use tidings::delivery::DeliveryState;
 use tidings::failure::Reason;
+use tidings::notification::Notification;
 use tidings::queue::Headers;
 use tidings::store::ChunkRows;
 use tidings::store::Claim;
 use tidings::store::DeadLetter;
 use tidings::store::Find;
+use tidings::store::ImportRows;
 use tidings::store::Mark;
 use tidings::store::Query;
 use tidings::store::Store;
@@ -88,6 +90,14 @@ enum Step {
         saved: bool,
         batch: u32,
     },
+    /// Rows of another system come, of these people or of everybody.
+    Import {
+        user: usize,
+        scope: u8,
+        read: bool,
+        saved: bool,
+        again: bool,
+    },
     /// The message that carried these is dead.
     Die {
         which: Vec<usize>,
@@ -120,6 +130,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any::<usize>(), some()).prop_map(|(claim, which)| Step::Release { claim, which }),
         1 => (any::<usize>(), any::<bool>(), 1..4_u32)
             .prop_map(|(which, saved, batch)| Step::Expire { which, saved, batch }),
+        1 => (0..4_usize, 0..3_u8, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+            |(user, scope, read, saved, again)| Step::Import { user, scope, read, saved, again }),
         1 => some().prop_map(|which| Step::Die { which }),
     ]
 }
@@ -153,6 +165,7 @@ struct Story {
     chunks: Vec<ChunkRows>,
     notifications: Vec<Uuid>,
     deliveries: Vec<Uuid>,
+    imported: Vec<Notification>,
     tokens: Vec<Uuid>,
 }
 
@@ -175,6 +188,7 @@ impl Story {
             chunks: Vec::new(),
             notifications: Vec::new(),
             deliveries: Vec::new(),
+            imported: Vec::new(),
             // One that nobody ever claimed under.
             tokens: vec![Uuid::new_v4()],
         }
@@ -239,6 +253,19 @@ impl Story {
                 saved,
                 batch,
             } => self.expire(which, saved, batch).await,
+            Step::Import {
+                user,
+                scope,
+                read,
+                saved,
+                again,
+            } => {
+                let row = match self.imported.last() {
+                    Some(row) if again => row.clone(),
+                    _ => moved(self.imported.len(), user, scope, read, saved),
+                };
+                self.import(row).await
+            }
             Step::Die { which } => {
                 let ids = choose(&self.deliveries, &which);
                 self.store.file_dead(&[letter(&ids)]).await.unwrap();
@@ -299,6 +326,18 @@ impl Story {
         let old = ages.into_iter().filter(|(_, age)| *age <= before);
         let old: Vec<Uuid> = old.map(|(id, _)| id).collect();
         prop_assert_eq!(gone, self.model.expire(&old, saved));
+        Ok(())
+    }
+
+    async fn import(&mut self, row: Notification) -> Result<(), TestCaseError> {
+        let rows = match &row.user {
+            Some(_) => ImportRows::Notifications(vec![row.clone()]),
+            None => ImportRows::Broadcasts(vec![row.clone()]),
+        };
+        let new = self.store.import("another", &rows, None).await.unwrap();
+        prop_assert_eq!(new, u64::from(self.model.import(&row)));
+        self.notifications.push(row.id);
+        self.imported.push(row);
         Ok(())
     }
 
@@ -438,6 +477,29 @@ fn plan(step: &Step, number: usize) -> ChunkRows {
         row.stored = !muted;
     }
     chunk
+}
+
+/// The row of a [`Step::Import`]: the last person is everybody, the last scope none.
+fn moved(number: usize, user: usize, scope: u8, read: bool, saved: bool) -> Notification {
+    let title = format!("moved {number}");
+    // Each at another moment, some of them among those of the sends.
+    let created = at(number as i64 - 2);
+    let user = PEOPLE[..3].get(user).map(|user| (*user).to_owned());
+    let id = Uuid::new_v4();
+    Notification {
+        id,
+        origin: "external:story".to_owned(),
+        created,
+        updated: None,
+        read: (read && user.is_some()).then_some(created),
+        saved: (saved && user.is_some()).then_some(created),
+        payload: match scope {
+            2 => titled(&title),
+            scope => scoped(&title, &scope.to_string()),
+        },
+        submission: id,
+        user,
+    }
 }
 
 fn letter(ids: &[Uuid]) -> DeadLetter {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use tidings::delivery::DeliveryState;
 use tidings::notification::Notification;
+use tidings::notification::notification_id;
 use tidings::store::Change;
 use tidings::store::ChunkRows;
 use tidings::store::ChunkStored;
@@ -74,6 +75,8 @@ pub(super) struct Model {
     submissions: BTreeMap<Uuid, (String, Vec<Uuid>)>,
     /// Each with what was applied last.
     rows: BTreeMap<Uuid, (Seen, (Timestamp, Uuid))>,
+    /// Rows that were moved over and whose scope has not been sent since: whose, and which scope.
+    moved: BTreeMap<Uuid, (Option<String>, String)>,
     /// Marks on broadcasts: read, saved.
     marks: BTreeMap<(String, Uuid), (bool, bool)>,
     deliveries: BTreeMap<Uuid, Delivery>,
@@ -143,7 +146,50 @@ impl Model {
         answer
     }
 
+    /// Takes over a row; says whether it is new.
+    pub(super) fn import(&mut self, row: &Notification) -> bool {
+        let user = row.user.as_deref();
+        let scope = row.payload.scope();
+        let of_scope = notification_id(&row.origin, scope, row.submission, user);
+        if self.rows.contains_key(&row.id) || self.rows.contains_key(&of_scope) {
+            return false;
+        }
+        if let Some(scope) = scope {
+            let key = (row.user.clone(), scope.to_owned());
+            self.moved.insert(row.id, key);
+        }
+        let applied = (row.created, row.id);
+        self.rows.insert(row.id, (Seen::of(row), applied));
+        true
+    }
+
+    /// The newest row that was moved over gets the id of its scope when that is sent again.
+    fn adopt(&mut self, chunk: &ChunkRows, row: &Row) {
+        let Some(scope) = chunk.payload.scope() else {
+            return;
+        };
+        let key = (row.user.clone(), scope.to_owned());
+        let moved = self.moved.iter().filter(|(_, one)| **one == key);
+        let ids = moved.map(|(id, _)| *id);
+        let newest = ids.max_by_key(|id| self.rows.get(id).map(|(seen, _)| seen.created));
+        if let Some(old) = newest
+            && !self.rows.contains_key(&row.id)
+            && let Some((mut seen, applied)) = self.rows.remove(&old)
+        {
+            self.moved.remove(&old);
+            seen.id = row.id;
+            self.rows.insert(row.id, (seen, applied));
+            let marks = std::mem::take(&mut self.marks);
+            let renamed = marks.into_iter().map(|((user, id), mark)| {
+                let id = if id == old { row.id } else { id };
+                ((user, id), mark)
+            });
+            self.marks = renamed.collect();
+        }
+    }
+
     fn apply(&mut self, chunk: &ChunkRows, row: &Row, said: &ChunkStored) -> Change {
+        self.adopt(chunk, row);
         let order = (chunk.header.accepted_at, chunk.header.id);
         let Some((seen, applied)) = self.rows.get_mut(&row.id) else {
             let made = said.rows.iter().find(|one| one.notification.id == row.id);
@@ -232,6 +278,7 @@ impl Model {
             let is_saved = self.rows[id].0.saved || marks.clone().any(|(_, (_, saved))| *saved);
             if saved || !is_saved {
                 self.rows.remove(id);
+                self.moved.remove(id);
                 self.marks.retain(|(_, row), _| row != id);
                 gone += 1;
             }
