@@ -6,9 +6,9 @@
     reason = "tests"
 )]
 
+mod app_config;
 #[cfg(all(feature = "backstage", feature = "sqlite"))]
 mod auth;
-mod app_config;
 mod cli;
 mod config;
 mod conformance;
