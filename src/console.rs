@@ -38,6 +38,7 @@ use self::door::Visitor;
 use self::view::View;
 use crate::auth::Auth;
 use crate::queue::Queue;
+use crate::settings::Switchboard;
 use crate::signal::Signal;
 use crate::signals::Hub;
 use crate::store::Mark;
@@ -62,6 +63,8 @@ pub struct ConsoleParts {
     pub auth: Auth,
     /// What open pages listen to.
     pub hub: Hub,
+    /// What people may switch on and off.
+    pub board: Switchboard,
     /// `app.baseUrl`, which links are resolved against.
     pub base_url: Url,
 }

@@ -34,6 +34,7 @@ use crate::catalog::Catalog;
 use crate::chunk::Chunk;
 use crate::failure::Failure;
 use crate::failure::RetrySchedule;
+use crate::notification::Payload;
 use crate::processor::Sender;
 use crate::processor::foreign::ForeignSender;
 use crate::queue::Message;
@@ -91,11 +92,17 @@ impl Pipeline {
     async fn carry(&self, parcels: Vec<Parcel>) -> Result<Vec<Vec<Message>>, Failure> {
         let mut following = vec![Vec::new(); parcels.len()];
         let (mut places, mut here) = (Vec::new(), Vec::new());
+        let preferences = self.preferences(&parcels).await?;
         for (index, mut parcel) in parcels.into_iter().enumerate() {
-            let catalog = self.catalog.as_ref();
-            self.chain
-                .decorate_people(&mut parcel.chunk, catalog)
-                .await?;
+            let origin = parcel.chunk.header.origin.clone();
+            // Of a processor that decorates and sends, its channel's switch is for both.
+            let wants = |name: &str, user: &str, payload: &Payload| {
+                let sender = self.senders.iter().find(|sender| sender.name() == name);
+                let topic = payload.topic.as_deref();
+                sender.is_none_or(|one| preferences.wants(user, one.channel(), &origin, topic))
+            };
+            let (chunk, catalog) = (&mut parcel.chunk, self.catalog.as_ref());
+            self.chain.decorate_people(chunk, catalog, wants).await?;
             if parcel.chunk.slip.is_empty() || parcel.chunk.is_for_nobody() {
                 places.push(index);
                 here.push(parcel);
@@ -103,7 +110,7 @@ impl Pipeline {
                 following[index] = self.onward(parcel).await?;
             }
         }
-        let plans = self.plan(&here).await?;
+        let plans = self.plan(&here, &preferences);
         let stored = self.persist(&plans).await?;
         for (((index, parcel), plan), stored) in
             places.into_iter().zip(here).zip(&plans).zip(&stored)

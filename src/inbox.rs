@@ -8,6 +8,7 @@ mod dead;
 mod operate;
 mod query;
 mod rest;
+pub mod settings;
 mod submissions;
 mod tokens;
 
@@ -25,6 +26,7 @@ pub use self::backup::BackupFile;
 use crate::auth::Auth;
 use crate::catalog::Catalog;
 use crate::queue::Queue;
+use crate::settings::Switchboard;
 use crate::signal::Signal;
 use crate::store::Store;
 use crate::telemetry::Readiness;
@@ -42,6 +44,8 @@ pub struct InboxParts {
     pub auth: Auth,
     /// What this process misses, for `status`.
     pub readiness: Readiness,
+    /// What people may switch on and off.
+    pub board: Switchboard,
     /// Saves a copy of everything; `None` where the store is a server with tools of its own.
     pub backup: Option<Backup>,
 }
@@ -71,6 +75,10 @@ fn peer() -> Router<Parts> {
         .route("/api/notifications/{id}", get(rest::one))
         .route("/api/notifications/status", get(rest::status))
         .route("/api/notifications/topics", get(rest::topics))
+        .route(
+            "/api/notifications/settings",
+            get(settings::get).post(settings::post),
+        )
         .route("/api/notifications/openapi.json", get(rest::openapi))
         .route("/api/notifications/update", post(rest::update))
         .route(

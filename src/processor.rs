@@ -35,6 +35,8 @@ use crate::failure::Reason;
 use crate::notification::EntityRef;
 use crate::notification::Payload;
 use crate::notification::Severity;
+use crate::settings::Defaults;
+use crate::settings::Switchboard;
 use crate::time::Timestamp;
 
 /// When a decorator runs.
@@ -299,6 +301,14 @@ pub trait Sender: Send + Sync + 'static {
     async fn probe(&self) -> Result<String, Failure> {
         Ok("nothing to check".to_owned())
     }
+}
+
+/// What people may switch on and off: the inbox, then the channel of each sender that asks them.
+/// One that sends once per submission asks nobody.
+pub fn switchboard(senders: &[Arc<dyn Sender>], defaults: Defaults) -> Switchboard {
+    let asks = |sender: &&Arc<dyn Sender>| sender.audience() != Audience::PerSubmission;
+    let channels = senders.iter().filter(asks).map(|sender| sender.channel());
+    Switchboard::new(defaults, channels)
 }
 
 /// Which notifications a processor takes part in, in the peer's keys. Source: contract 4.

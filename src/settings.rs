@@ -5,10 +5,13 @@
 //! reads or writes: stored rows and the configured defaults are arguments. Broadcasts ignore
 //! preferences, so nobody asks for them. Source: contract 3.
 
+mod board;
 pub mod wire;
 
 use serde::Deserialize;
 use serde::Serialize;
+
+pub use self::board::Switchboard;
 
 /// The channel of the inbox itself.
 pub const WEB: &str = "Web";

@@ -26,6 +26,7 @@ use crate::delivery::DeliveryBatch;
 use crate::failure::Failure;
 use crate::failure::Reason;
 use crate::notification::Notification;
+use crate::settings::wire::Known;
 use crate::time::Timestamp;
 
 pub use self::import::ImportMark;
@@ -47,6 +48,7 @@ pub use self::persist::RowStored;
 pub use self::reading::Counts;
 pub use self::reading::Direction;
 pub use self::reading::Mark;
+use self::reading::ORIGINS;
 pub use self::reading::OrderField;
 pub use self::reading::Page;
 pub use self::reading::Query;
@@ -212,6 +214,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The stored preferences of these people.
     async fn settings(&self, users: &[String]) -> Result<Vec<Setting>, StoreError>;
+
+    /// The origins of `user`'s own notifications, each with its topics. Broadcasts do not count.
+    async fn origins(&self, user: &str) -> Result<Known, StoreError>;
 
     /// Replaces all stored preferences of `user`.
     async fn save_settings(&self, user: &str, settings: &[Setting]) -> Result<(), StoreError>;

@@ -102,11 +102,13 @@ impl Chain {
         Ok((notes, false))
     }
 
-    /// Decorates a chunk for each of its people, up to the next foreign step on its slip.
+    /// Decorates a chunk for each of its people, up to the next foreign step on its slip. `wants`:
+    /// whether a person wants what the processor of a name does with this content.
     pub(super) async fn decorate_people(
         &self,
         chunk: &mut Chunk,
         catalog: &dyn Catalog,
+        wants: impl Fn(&str, &str, &Payload) -> bool + Send + Sync,
     ) -> Result<(), Failure> {
         let next = chunk
             .slip
@@ -121,7 +123,9 @@ impl Chain {
             people.extend(refs.into_iter().zip(known));
         }
         for link in links {
-            link.decorate_chunk(chunk, &people).await?;
+            let name = link.decorator.name();
+            let wanted = |user: &str, payload: &Payload| wants(name, user, payload);
+            link.decorate_chunk(chunk, &people, wanted).await?;
         }
         Ok(())
     }
@@ -135,8 +139,8 @@ fn links(steps: &[Step]) -> impl Iterator<Item = &Link> {
 }
 
 impl Link {
-    /// Decorates one chunk for each of its people; who is dropped is taken out. Equal notes are
-    /// noted once. `people`: what the catalog knows of them, where a decorator wants it.
+    /// Decorates one chunk for each of its people who wants it; who is dropped is taken out. Equal
+    /// notes are noted once. `people`: what the catalog knows of them, where a decorator wants it.
     ///
     /// # Errors
     /// What failed, where the policy is not to skip it; the chunk is then worth nothing.
@@ -144,6 +148,7 @@ impl Link {
         &self,
         chunk: &mut Chunk,
         people: &HashMap<String, Option<CatalogUser>>,
+        wanted: impl Fn(&str, &Payload) -> bool + Send + Sync,
     ) -> Result<(), Failure> {
         let (submission, origin) = (chunk.header.id, chunk.header.origin.clone());
         let mut notes: Vec<Note> = Vec::new();
@@ -163,6 +168,10 @@ impl Link {
         let mut kept = Vec::with_capacity(chunk.people.len());
         for mut person in std::mem::take(&mut chunk.people) {
             let mut own = personal(&chunk.payload, person.patch.as_ref());
+            if !wanted(&person.user, &own) {
+                kept.push(person);
+                continue;
+            }
             let draft = Draft {
                 submission,
                 origin: &origin,

@@ -25,9 +25,8 @@ use crate::store::NewDelivery;
 use crate::store::Row;
 
 impl Pipeline {
-    /// Decides, for every person of every chunk, whether the inbox gets a row and which senders
-    /// get a delivery. The decision is frozen by what is stored from it.
-    pub(super) async fn plan(&self, parcels: &[Parcel]) -> Result<Vec<ChunkRows>, Failure> {
+    /// What the people of these chunks switched on and off.
+    pub(super) async fn preferences(&self, parcels: &[Parcel]) -> Result<Preferences<'_>, Failure> {
         let mut users: Vec<String> = parcels
             .iter()
             .flat_map(|parcel| parcel.chunk.people.iter().map(|person| person.user.clone()))
@@ -39,11 +38,16 @@ impl Pipeline {
         } else {
             self.store.settings(&users).await?
         };
-        let preferences = Preferences::new(&self.defaults, stored);
-        Ok(parcels
+        Ok(Preferences::new(&self.defaults, stored))
+    }
+
+    /// Decides, for every person of every chunk, whether the inbox gets a row and which senders
+    /// get a delivery. The decision is frozen by what is stored from it.
+    pub(super) fn plan(&self, parcels: &[Parcel], preferences: &Preferences<'_>) -> Vec<ChunkRows> {
+        parcels
             .iter()
-            .map(|parcel| self.rows(&parcel.chunk, &preferences))
-            .collect())
+            .map(|parcel| self.rows(&parcel.chunk, preferences))
+            .collect()
     }
 
     fn rows(&self, chunk: &Chunk, preferences: &Preferences<'_>) -> ChunkRows {

@@ -295,12 +295,14 @@ impl Running {
         let hub = Hub::default();
         let queue = Arc::clone(&self.backend.queue);
         self.rest.spawn(hub.clone().run(queue, self.stop.clone()));
+        let board = services.board(settings);
         let parts = InboxParts {
             store: Arc::clone(&self.backend.store),
             queue: Arc::clone(&self.backend.queue),
             catalog: Arc::clone(&services.catalog),
             auth: self.auth.clone(),
             readiness: self.readiness.clone(),
+            board: board.clone(),
             backup: self.backend.backup.clone(),
         };
         let page = ConsoleParts {
@@ -308,6 +310,7 @@ impl Running {
             queue: Arc::clone(&self.backend.queue),
             auth: self.auth.clone(),
             hub: hub.clone(),
+            board,
             base_url: settings.app_base_url.clone(),
         };
         let mut routes = inbox::routes(parts)

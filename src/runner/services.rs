@@ -19,6 +19,8 @@ use crate::processor::Sender;
 use crate::processor::Step;
 use crate::processor::foreign::ForeignSender;
 use crate::processor::registry;
+use crate::processor::switchboard;
+use crate::settings::Switchboard;
 use crate::topology;
 use crate::topology::QueueSpec;
 
@@ -99,6 +101,11 @@ impl Services {
             .iter()
             .map(|one| Arc::clone(one) as Arc<dyn Sender>);
         self.senders.iter().cloned().chain(foreign).collect()
+    }
+
+    /// What people may switch on and off: the inbox and each sender that asks them.
+    pub fn board(&self, settings: &Settings) -> Switchboard {
+        switchboard(&self.routes(), settings.default_settings.clone())
     }
 
     /// Every work queue that this configuration needs.

@@ -82,12 +82,20 @@ impl Switches {
     /// Reads what a person saves.
     ///
     /// # Errors
-    /// [`Invalid`] where the shape is wrong, a channel is none of `channels` (compared exactly),
-    /// or something is chosen twice.
-    pub fn parse(body: &Value, channels: &[&str]) -> Result<Self, Invalid> {
-        let switches: Self = serde_path_to_error::deserialize(body)
-            .map_err(|error| Invalid::at(&pointer(error.path()), &error.inner().to_string()))?;
-        for (at, channel) in switches.channels.iter().enumerate() {
+    /// [`Invalid`] where the shape is wrong.
+    pub fn parse(body: &Value) -> Result<Self, Invalid> {
+        serde_path_to_error::deserialize(body)
+            .map_err(|error| Invalid::at(&pointer(error.path()), &error.inner().to_string()))
+    }
+
+    /// Takes what a person saves if it can be: a channel that is there twice, as one with two
+    /// senders is shown, counts once if it says the same twice.
+    ///
+    /// # Errors
+    /// [`Invalid`] where a channel is none of `channels` (compared exactly), or something is chosen
+    /// twice.
+    pub fn checked(mut self, channels: &[&str]) -> Result<Self, Invalid> {
+        for (at, channel) in self.channels.iter().enumerate() {
             if !channels.contains(&channel.id.as_str()) {
                 return Err(Invalid {
                     message: "Invalid channel".to_owned(),
@@ -98,8 +106,15 @@ impl Switches {
                 });
             }
         }
-        switches.check_ids()?;
-        Ok(switches)
+        let mut once: Vec<ChannelSwitch> = Vec::with_capacity(self.channels.len());
+        for channel in self.channels {
+            if !once.contains(&channel) {
+                once.push(channel);
+            }
+        }
+        self.channels = once;
+        self.check_ids()?;
+        Ok(self)
     }
 
     /// The rows to store for `user` in place of all that were stored: a topic is on only if its
@@ -272,9 +287,13 @@ mod tests {
             .collect()
     }
 
+    fn parse(body: &Value, channels: &[&str]) -> Result<Switches, Invalid> {
+        Switches::parse(body)?.checked(channels)
+    }
+
     /// What is shown after `saved` was saved.
     fn after(channels: &[&str], defaults: &Defaults, saved: Value, known: &Known) -> Value {
-        let rows = Switches::parse(&saved, channels).unwrap().rows(USER);
+        let rows = parse(&saved, channels).unwrap().rows(USER);
         shown(channels, defaults, &rows, known)
     }
 
@@ -338,7 +357,7 @@ mod tests {
         let saved = json!({"channels": [{"id": "Web", "origins": [
             {"id": "a", "enabled": false, "topics": [{"id": "t", "enabled": true}]},
             {"id": "b", "enabled": true, "topics": [{"id": "t", "enabled": false}]}]}]});
-        let rows = Switches::parse(&saved, &[WEB]).unwrap().rows(USER);
+        let rows = parse(&saved, &[WEB]).unwrap().rows(USER);
         let words: Vec<_> = rows
             .iter()
             .map(|row| (row.origin.as_str(), row.topic.as_deref(), row.enabled))
@@ -357,12 +376,7 @@ mod tests {
     #[test]
     fn saving_nothing_clears_and_what_is_wrong_is_named() {
         let nothing = json!({"channels": [{"id": "Web", "origins": []}]});
-        assert!(
-            Switches::parse(&nothing, &[WEB])
-                .unwrap()
-                .rows(USER)
-                .is_empty()
-        );
+        assert!(parse(&nothing, &[WEB]).unwrap().rows(USER).is_empty());
         let twice = json!([{"id": "a", "enabled": true}, {"id": "a", "enabled": false}]);
         for (body, place) in [
             (json!({}), "#"),
@@ -380,11 +394,23 @@ mod tests {
                 "#/channels/0/origins/1/id",
             ),
         ] {
-            let invalid = Switches::parse(&body, &[WEB]).unwrap_err();
+            let invalid = parse(&body, &[WEB]).unwrap_err();
             assert_eq!(invalid.faults[0].pointer, place, "{body}");
         }
         let unknown = json!({"channels": [{"id": "web", "origins": []}]});
-        let invalid = Switches::parse(&unknown, &[WEB]).unwrap_err();
+        let invalid = parse(&unknown, &[WEB]).unwrap_err();
         assert_eq!(invalid.message, "Invalid channel");
+    }
+
+    #[test]
+    fn a_channel_that_is_shown_twice_can_be_saved_as_it_is_shown() {
+        let origins = |enabled| json!([{"id": "a", "enabled": enabled}]);
+        let twice = |one, other| {
+            json!({"channels": [{"id": "Chat", "origins": origins(one)},
+                {"id": "Chat", "origins": origins(other)}]})
+        };
+        let rows = parse(&twice(false, false), &["Chat"]).unwrap().rows(USER);
+        assert_eq!(rows.len(), 1);
+        assert!(parse(&twice(false, true), &["Chat"]).is_err());
     }
 }

@@ -30,6 +30,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V4__secret",
         include_str!("../../schemas/sql/sqlite/V4__secret.sql"),
     ),
+    (
+        "V5__topics",
+        include_str!("../../schemas/sql/sqlite/V5__topics.sql"),
+    ),
 ];
 
 /// Brings the file to this version's schema.

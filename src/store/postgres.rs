@@ -40,6 +40,7 @@ pub use self::schema::SCHEMA_VERSION;
 use crate::delivery::Attempt;
 use crate::delivery::DeliveryBatch;
 use crate::notification::Notification;
+use crate::settings::wire::Known;
 use crate::store::ChunkRows;
 use crate::store::ChunkStored;
 use crate::store::Claim;
@@ -294,6 +295,10 @@ impl Store for PostgresStore {
 
     async fn settings(&self, users: &[String]) -> Result<Vec<Setting>, StoreError> {
         work!(self, |client, _| marks::settings(client, users))
+    }
+
+    async fn origins(&self, user: &str) -> Result<Known, StoreError> {
+        work!(self, |client, _| marks::origins(client, user))
     }
 
     async fn save_settings(&self, user: &str, settings: &[Setting]) -> Result<(), StoreError> {

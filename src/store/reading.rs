@@ -138,3 +138,22 @@ pub struct Mark {
     /// Set or clear the saved date.
     pub saved: Option<bool>,
 }
+
+/// The origins of a person's own notifications with their topics, and each origin once without
+/// one. It steps through the index from one to the next, so it costs as much as there are pairs,
+/// not as there are rows. Both databases read it.
+pub(super) const ORIGINS: &str = r#"with recursive origins (origin) as (
+ select (select min(origin) from notification where "user" = $1)
+ union all
+ select (select min(n.origin) from notification n where n."user" = $1 and n.origin > o.origin)
+ from origins o where o.origin is not null
+), topics (origin, topic) as (
+ select o.origin,
+  (select min(n.topic) from notification n where n."user" = $1 and n.origin = o.origin)
+ from origins o where o.origin is not null
+ union all
+ select t.origin, (select min(n.topic) from notification n
+  where n."user" = $1 and n.origin = t.origin and n.topic > t.topic)
+ from topics t where t.topic is not null
+)
+select origin, topic from topics"#;

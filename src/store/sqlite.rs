@@ -56,6 +56,7 @@ use super::Token;
 use crate::delivery::Attempt;
 use crate::delivery::DeliveryBatch;
 use crate::notification::Notification;
+use crate::settings::wire::Known;
 use crate::sqlite::Sqlite;
 use crate::sqlite::SqliteError;
 use crate::time::Timestamp;
@@ -229,6 +230,11 @@ impl Store for SqliteStore {
     async fn settings(&self, users: &[String]) -> Result<Vec<Setting>, StoreError> {
         let users = users.to_vec();
         self.read(move |from| people::settings(from, &users)).await
+    }
+
+    async fn origins(&self, user: &str) -> Result<Known, StoreError> {
+        let user = user.to_owned();
+        self.read(move |from| people::origins(from, &user)).await
     }
 
     async fn save_settings(&self, user: &str, settings: &[Setting]) -> Result<(), StoreError> {

@@ -22,7 +22,8 @@ macro_rules! journeys {
             a_repeated_request_is_the_same_submission, a_group_of_two_thousand_is_counted_exactly,
             a_broadcast_reaches_everybody, a_mail_that_is_refused_for_now_is_tried_again,
             a_mail_that_is_refused_for_good_is_a_dead_letter_that_can_be_replayed,
-            a_typo_in_a_group_does_not_look_like_success);
+            a_typo_in_a_group_does_not_look_like_success,
+            what_is_switched_off_is_not_delivered_until_it_is_on_again);
     };
     ($start:path: $($fact:ident),+ $(,)?) => {
         $(
@@ -281,6 +282,56 @@ async fn a_typo_in_a_group_does_not_look_like_success(app: &App) {
         err.contains("did you mean group:default/everyone?"),
         "{err}"
     );
+}
+
+async fn what_is_switched_off_is_not_delivered_until_it_is_on_again(app: &App) {
+    const SETTINGS: &str = "/api/notifications/settings";
+    let sent = async |title: &str| {
+        let wait = [("prefer", "wait=20")];
+        let (status, stored) = app.api.send(&to(&[GUEST], title), &wait).await;
+        assert_eq!(status, StatusCode::OK, "{stored}");
+        stored.as_array().unwrap().len()
+    };
+    assert_eq!(sent("One").await, 1);
+    let (_, mut switches) = app.api.get_as(GUEST, SETTINGS).await;
+    let ids: Vec<_> = switches["channels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|channel| channel["id"].clone())
+        .collect();
+    assert_eq!(ids, ["Web", "Email"], "{switches}");
+    assert_eq!(switches["channels"][1]["origins"][0]["id"], "external:ci");
+
+    // The mail first: the inbox is still wanted.
+    let mut switched = async |channel: usize, on: bool| {
+        switches["channels"][channel]["origins"][0]["enabled"] = json!(on);
+        let (status, saved) = app.api.post_as(GUEST, SETTINGS, &switches).await;
+        assert_eq!((status, &saved), (StatusCode::OK, &switches));
+        let (_, shown) = app.api.get_as(GUEST, SETTINGS).await;
+        assert_eq!(shown, switches);
+    };
+    switched(1, false).await;
+    assert_eq!(sent("Two").await, 1);
+    switched(0, false).await;
+    assert_eq!(sent("Three").await, 0);
+    switched(0, true).await;
+    switched(1, true).await;
+    assert_eq!(sent("Four").await, 1);
+
+    settled(app).await;
+    app.smtp.wait_for(2).await;
+    let mails: std::collections::BTreeSet<String> =
+        app.smtp.mails().iter().map(|mail| mail.subject()).collect();
+    assert_eq!(Vec::from_iter(mails), ["Four", "One"]);
+    let (_, inbox) = app.api.get_as(GUEST, LIST).await;
+    let titles: Vec<_> = inbox["notifications"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["payload"]["title"].clone())
+        .collect();
+    assert_eq!(titles, ["Four", "Two", "One"]);
 }
 
 /// Waits until no message waits anywhere, so that a second copy would be out by now.

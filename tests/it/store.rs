@@ -130,6 +130,7 @@ macro_rules! conformance {
                 replayed_letters_are_kept_and_discarded_ones_are_not;
             operate:
                 settings_are_replaced_as_a_whole,
+                origins_and_topics_are_those_of_ones_own,
                 a_token_is_kept_used_and_revoked,
                 a_public_key_is_kept_until_it_ends,
                 a_process_lives_from_heartbeat_to_farewell,

@@ -57,7 +57,9 @@ impl Decorate {
             tracing::warn!(message = message.id, "this is not a chunk");
             return Ok(untouched());
         };
-        if let Err(failure) = self.link.decorate_chunk(&mut chunk, &HashMap::new()).await {
+        let nobody = HashMap::new();
+        let decorated = self.link.decorate_chunk(&mut chunk, &nobody, |_, _| true);
+        if let Err(failure) = decorated.await {
             tracing::warn!(submission.id = %chunk.header.id, chunk.no = chunk.no,
                 reason = %failure.reason, detail = failure.detail, "it comes again by its policy");
             return Ok(untouched());

@@ -14,7 +14,9 @@ use super::inbox;
 use super::types::notification;
 use super::types::now;
 use crate::notification::Notification;
+use crate::settings::wire::Known;
 use crate::store::Mark;
+use crate::store::ORIGINS;
 use crate::store::Setting;
 
 /// Waits for other changes of the same person, until the transaction ends.
@@ -189,6 +191,17 @@ pub(super) async fn settings(client: &Client, users: &[String]) -> Result<Vec<Se
             })
         })
         .collect()
+}
+
+/// See [`crate::store::Store::origins`].
+pub(super) async fn origins(client: &Client, user: &str) -> Result<Known, Fault> {
+    let statement = client.prepare_cached(ORIGINS).await?;
+    let mut known = Known::new();
+    for row in client.query(&statement, &[&user]).await? {
+        let topics = known.entry(row.try_get(0)?).or_default();
+        topics.extend(row.try_get::<_, Option<String>>(1)?);
+    }
+    Ok(known)
 }
 
 const SAVE_SETTINGS: &str = r#"insert into setting ("user", channel, origin, topic, enabled)

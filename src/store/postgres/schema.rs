@@ -33,6 +33,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V4__secret",
         include_str!("../../../schemas/sql/postgres/V4__secret.sql"),
     ),
+    (
+        "V5__topics",
+        include_str!("../../../schemas/sql/postgres/V5__topics.sql"),
+    ),
 ];
 
 /// The version this code needs.

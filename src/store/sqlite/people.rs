@@ -6,6 +6,8 @@ use rusqlite::Connection;
 use rusqlite::params;
 
 use super::types::Json;
+use crate::settings::wire::Known;
+use crate::store::ORIGINS;
 use crate::store::PluginKey;
 use crate::store::SECRET_BYTES;
 use crate::store::Setting;
@@ -37,6 +39,18 @@ pub(super) fn settings(from: &Connection, users: &[String]) -> rusqlite::Result<
         }
     }
     Ok(all)
+}
+
+/// See [`crate::store::Store::origins`].
+pub(super) fn origins(from: &Connection, user: &str) -> rusqlite::Result<Known> {
+    let mut known = Known::new();
+    let mut statement = from.prepare_cached(ORIGINS)?;
+    let mut rows = statement.query([user])?;
+    while let Some(row) = rows.next()? {
+        let topics = known.entry(row.get(0)?).or_default();
+        topics.extend(row.get::<_, Option<String>>(1)?);
+    }
+    Ok(known)
 }
 
 /// See [`crate::store::Store::save_settings`].

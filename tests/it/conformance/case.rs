@@ -17,7 +17,8 @@ use super::matching::fill;
 #[serde(deny_unknown_fields)]
 pub(super) struct Case {
     pub(super) id: String,
-    pub(super) area: String,
+    #[expect(dead_code, reason = "for people")]
+    area: String,
     #[expect(dead_code, reason = "for people")]
     source: String,
     given: Vec<Step>,
@@ -118,15 +119,6 @@ impl Case {
         given
             .chain([&self.request])
             .filter_map(|request| request.identity.as_deref())
-    }
-
-    /// Whether a request of it goes to a path that ends so.
-    pub(super) fn uses(&self, path: &str) -> bool {
-        let given = self
-            .given
-            .iter()
-            .any(|step| matches!(step, Step::Send(given) if given.request.path.ends_with(path)));
-        given || self.request.path.ends_with(path)
     }
 
     /// Runs it; says how the answer differs from what it expects.

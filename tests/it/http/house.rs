@@ -29,6 +29,7 @@ use tidings::ingest;
 use tidings::ingest::IngestParts;
 use tidings::ingest::Waiter;
 use tidings::processor::Sender;
+use tidings::processor::switchboard;
 use tidings::queue::DEAD;
 use tidings::queue::Queue;
 use tidings::queue::sqlite::SqliteQueue;
@@ -141,7 +142,7 @@ impl House {
         };
         site.start_decorator(&plan);
         site.start_senders(&plan.senders);
-        let served = site.serve(&plan.chain).await;
+        let served = site.serve(&plan).await;
         Self {
             served,
             queue: site.queue,
@@ -225,7 +226,7 @@ impl Site {
         }
     }
 
-    async fn serve(&self, chain: &Chain) -> Served {
+    async fn serve(&self, plan: &Plan) -> Served {
         let (waiter, hub) = (Waiter::default(), Hub::default());
         tokio::spawn(
             waiter
@@ -244,14 +245,16 @@ impl Site {
             body_limit: ingest::BODY_LIMIT_DEFAULT,
             wait: Duration::ZERO,
             deadline: Duration::from_secs(5),
-            defer_content: chain.decorates_whole(),
+            defer_content: plan.chain.decorates_whole(),
         };
+        let board = switchboard(&plan.senders, plan.defaults.clone());
         let inbox = InboxParts {
             store: Arc::clone(&self.store),
             queue: Arc::clone(&self.queue),
             catalog: Arc::clone(&self.catalog),
             auth: self.auth.clone(),
             readiness: Readiness::default(),
+            board: board.clone(),
             backup: None,
         };
         let page = ConsoleParts {
@@ -259,6 +262,7 @@ impl Site {
             queue: Arc::clone(&self.queue),
             auth: self.auth.clone(),
             hub: hub.clone(),
+            board,
             base_url: self.base_url.clone(),
         };
         let routes = ingest::routes(ingest)

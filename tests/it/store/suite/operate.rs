@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tidings::delivery::DeliveryState;
 use tidings::failure::Reason;
+use tidings::notification::Payload;
 use tidings::queue::Headers;
 use tidings::store::ChannelSummary;
 use tidings::store::DeadFilter;
@@ -16,6 +17,7 @@ use tidings::store::Setting;
 use tidings::store::Store;
 use tidings::store::Summary;
 use tidings::store::Token;
+use tidings::submission::Header;
 use tidings::time::Timestamp;
 use uuid::Uuid;
 
@@ -48,6 +50,46 @@ fn letter(message: &str, died_at: Timestamp) -> DeadLetter {
         body: Vec::new(),
         replayed_at: None,
     }
+}
+
+pub(crate) async fn origins_and_topics_are_those_of_ones_own(store: Arc<dyn Store>) {
+    assert!(store.origins("user:a").await.unwrap().is_empty());
+    let payload = |topic: Option<&str>| Payload {
+        topic: topic.map(str::to_owned),
+        ..titled("t")
+    };
+    let from = |origin: &str| Header {
+        origin: origin.to_owned(),
+        ..header(0)
+    };
+    for (origin, topic) in [
+        ("ci", Some("deploy")),
+        ("ci", None),
+        ("ci", Some("")),
+        ("ci", Some("build")),
+        ("ci", Some("build")),
+        ("cd", None),
+        ("\u{e9}", Some("B")),
+        ("\u{e9}", Some("b")),
+    ] {
+        send(&store, &from(origin), &payload(topic), &["user:a"]).await;
+    }
+    send(&store, &from("other"), &payload(Some("x")), &["user:b"]).await;
+    let all = to_everybody(&from("news"), &payload(Some("party")));
+    persist(&store, &all).await;
+    let known = store.origins("user:a").await.unwrap();
+    let words: Vec<(&str, Vec<&str>)> = known
+        .iter()
+        .map(|(origin, topics)| (origin.as_str(), topics.iter().map(String::as_str).collect()))
+        .collect();
+    assert_eq!(
+        words,
+        [
+            ("cd", vec![]),
+            ("ci", vec!["", "build", "deploy"]),
+            ("\u{e9}", vec!["B", "b"]),
+        ]
+    );
 }
 
 pub(crate) async fn settings_are_replaced_as_a_whole(store: Arc<dyn Store>) {
