@@ -13,6 +13,8 @@ mod backstage;
 mod external;
 #[cfg(feature = "backstage")]
 mod keys;
+#[cfg(feature = "backstage")]
+mod plugin_keys;
 mod principal;
 mod session;
 #[cfg_attr(
@@ -43,6 +45,10 @@ pub use self::api_token::StaticToken;
 pub use self::api_token::TOKEN_PREFIX;
 pub use self::api_token::hash_token;
 pub use self::api_token::new_token;
+#[cfg(feature = "backstage")]
+pub use self::plugin_keys::PluginKeys;
+#[cfg(feature = "backstage")]
+pub use self::plugin_keys::SETTLE;
 pub use self::principal::AuthError;
 pub use self::principal::Plugin;
 pub use self::principal::Principal;

@@ -7,6 +7,8 @@
 mod admin;
 mod error;
 mod guard;
+#[cfg(feature = "backstage")]
+mod keys;
 
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ pub use self::admin::admin_routes;
 pub use self::error::HttpError;
 pub use self::guard::app;
 pub use self::guard::asks_for_socket;
+#[cfg(feature = "backstage")]
+pub use self::keys::key_routes;
 
 use crate::auth::Principal;
 

@@ -50,7 +50,11 @@ pub use self::look::Level;
 pub use self::look::look;
 pub use self::services::GUEST;
 pub use self::services::Services;
+#[cfg(feature = "backstage")]
+use crate::auth;
 use crate::auth::Auth;
+#[cfg(feature = "backstage")]
+use crate::auth::PluginKeys;
 use crate::config::Settings;
 use crate::decorator::Attempts;
 use crate::decorator::Chores;
@@ -154,6 +158,9 @@ pub struct Running {
     /// Its number in the list of processes.
     pub process: Uuid,
     backend: Backend,
+    /// Signs in at Backstage.
+    #[cfg(feature = "backstage")]
+    plugin_keys: PluginKeys,
     /// Whether it can do nothing while the store is away.
     needs_store: bool,
     /// Ends the workers once what they have in hand is done.
@@ -182,6 +189,8 @@ pub async fn start(
         events: Events::default(),
         readiness: Readiness::default(),
         process: Uuid::now_v7(),
+        #[cfg(feature = "backstage")]
+        plugin_keys: PluginKeys::new(Arc::clone(&backend.store)),
         backend,
         needs_store: roles.needs_store(),
         workers_stop: CancellationToken::new(),
@@ -192,6 +201,8 @@ pub async fn start(
     if roles.inbox {
         listen::first_token(&settings.data, &running.backend, &running.auth).await;
     }
+    #[cfg(feature = "backstage")]
+    running.start_keys(settings, services);
     running.start_health(settings, services, roles).await;
     running.start_decorator(settings, services, roles);
     running.start_senders(settings, services, roles);
@@ -203,6 +214,25 @@ pub async fn start(
 const LOOPS: usize = 2;
 
 impl Running {
+    /// Makes and keeps the key that signs in at Backstage, once it is needed.
+    #[cfg(feature = "backstage")]
+    fn start_keys(&mut self, settings: &Settings, services: &Services) {
+        let calls = services.backstage.as_ref();
+        if let Some(signed) = calls.and_then(|calls| calls.signed.as_ref()) {
+            signed.set(Arc::new(self.plugin_keys.clone()));
+        }
+        // Where this process is the only one, nobody shows an older copy.
+        let settle = if settings.store.is_some() {
+            auth::SETTLE
+        } else {
+            Duration::ZERO
+        };
+        let (keys, stop) = (self.plugin_keys.clone(), self.stop.clone());
+        self.rest.spawn(async move {
+            stop.run_until_cancelled(keys.run(settle)).await;
+        });
+    }
+
     fn start_decorator(&mut self, settings: &Settings, services: &Services, roles: &Roles) {
         if !roles.decorator {
             return;

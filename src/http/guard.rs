@@ -42,6 +42,12 @@ const SIGNALS: &str = "/api/signals";
 /// The one path of the API of signals that needs no credentials.
 const SIGNALS_HEALTH: &str = "/api/signals/health";
 
+/// Where our public keys are, without credentials: they are for everybody.
+pub(super) const KEYS: [&str; 2] = [
+    "/api/notifications/.backstage/auth/v1/jwks.json",
+    "/api/signals/.backstage/auth/v1/jwks.json",
+];
+
 /// Wraps the roles' routes: nobody under `/api` passes without credentials (signals have a
 /// handshake of their own), paths match without case and with a trailing slash, what is not
 /// routed is an empty 404, and refusals have the peer's shape.
@@ -117,8 +123,9 @@ async fn guard(State(auth): State<Auth>, mut request: Request, next: Next) -> Re
 /// Notes who is calling in the request, or says why it may not pass.
 async fn identify(auth: &Auth, request: &mut Request) -> Result<(), HttpError> {
     let path = request.uri().path();
-    let healthy = path == SIGNALS_HEALTH && matches!(*request.method(), Method::GET | Method::HEAD);
-    if !path.starts_with("/api/") || healthy {
+    let open = (path == SIGNALS_HEALTH || KEYS.contains(&path))
+        && matches!(*request.method(), Method::GET | Method::HEAD);
+    if !path.starts_with("/api/") || open {
         return Ok(());
     }
     let plugin = match mount(path) {

@@ -26,6 +26,8 @@ use crate::console;
 use crate::console::ConsoleParts;
 use crate::http;
 use crate::http::admin_routes;
+#[cfg(feature = "backstage")]
+use crate::http::key_routes;
 use crate::inbox;
 use crate::inbox::InboxParts;
 use crate::ingest;
@@ -266,9 +268,13 @@ impl Running {
         let ingest = roles.ingest.then(|| self.ingest(settings, services));
         let public = match (roles.inbox, ingest) {
             (true, ingest) => Some(self.inbox(settings, services, ingest)),
-            (false, Some(parts)) => Some(http::app(ingest::routes(parts), &self.auth)),
+            (false, Some(parts)) => Some(ingest::routes(parts)),
             (false, None) => None,
         };
+        // A Backstage that is told to find the plugin `notifications` at any of them finds the keys.
+        #[cfg(feature = "backstage")]
+        let public = public.map(|routes| routes.merge(key_routes(self.plugin_keys.clone())));
+        let public = public.map(|routes| http::app(routes, &self.auth));
         if let (Some(socket), Some(routes)) = (listeners.public, public) {
             self.spawn_server(socket, routes.merge(admin.clone()));
         }
@@ -319,7 +325,7 @@ impl Running {
         if let Some(parts) = ingest {
             routes = routes.merge(ingest::routes(parts));
         }
-        http::app(routes, &self.auth)
+        routes
     }
 
     fn ingest(&mut self, settings: &Settings, services: &Services) -> IngestParts {

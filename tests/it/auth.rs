@@ -3,6 +3,7 @@
 
 mod handshake;
 mod keys;
+mod own_keys;
 mod stand_in;
 
 use jsonwebtoken::EncodingKey;

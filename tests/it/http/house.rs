@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 use tidings::auth::Auth;
+#[cfg(feature = "backstage")]
+use tidings::auth::PluginKeys;
 use tidings::auth::Scopes;
 use tidings::auth::StaticToken;
 use tidings::auth::Trust;
@@ -80,6 +82,8 @@ pub(crate) struct House {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) auth: Auth,
     pub(crate) key: UserKey,
+    #[cfg(feature = "backstage")]
+    pub(crate) plugin_keys: PluginKeys,
     stop: CancellationToken,
     _dir: TempDir,
 }
@@ -96,6 +100,8 @@ struct Site {
     store: Arc<dyn Store>,
     catalog: Arc<dyn Catalog>,
     auth: Auth,
+    #[cfg(feature = "backstage")]
+    plugin_keys: PluginKeys,
     base_url: Url,
     stop: CancellationToken,
 }
@@ -128,9 +134,12 @@ impl House {
             catalog: Some(Arc::clone(&catalog)),
             ..plan.trust.clone()
         };
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::new(Arc::clone(&sqlite)));
         let site = Site {
-            queue: Arc::new(SqliteQueue::new(Arc::clone(&sqlite), &queues)),
-            store: Arc::new(SqliteStore::new(sqlite)),
+            queue: Arc::new(SqliteQueue::new(sqlite, &queues)),
+            #[cfg(feature = "backstage")]
+            plugin_keys: PluginKeys::new(Arc::clone(&store)),
+            store,
             catalog,
             auth: Auth::trusting(
                 senders.chain([operator]).collect(),
@@ -140,6 +149,11 @@ impl House {
             base_url: APP.parse().unwrap(),
             stop: CancellationToken::new(),
         };
+        #[cfg(feature = "backstage")]
+        tokio::spawn({
+            let (keys, stop) = (site.plugin_keys.clone(), site.stop.clone());
+            async move { stop.run_until_cancelled(keys.run(Duration::ZERO)).await }
+        });
         site.start_decorator(&plan);
         site.start_senders(&plan.senders);
         let served = site.serve(&plan).await;
@@ -149,6 +163,8 @@ impl House {
             store: site.store,
             auth: site.auth,
             key,
+            #[cfg(feature = "backstage")]
+            plugin_keys: site.plugin_keys,
             stop: site.stop,
             _dir: dir,
         }
@@ -265,7 +281,12 @@ impl Site {
             board,
             base_url: self.base_url.clone(),
         };
+        #[cfg(feature = "backstage")]
+        let keys = tidings::http::key_routes(self.plugin_keys.clone());
+        #[cfg(not(feature = "backstage"))]
+        let keys = axum::Router::new();
         let routes = ingest::routes(ingest)
+            .merge(keys)
             .merge(inbox::routes(inbox))
             .merge(signals::routes(hub, self.auth.clone()))
             .merge(console::routes(page));
