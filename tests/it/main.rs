@@ -9,6 +9,8 @@
 mod app_config;
 #[cfg(all(feature = "backstage", feature = "sqlite"))]
 mod auth;
+#[cfg(feature = "backstage")]
+mod catalog;
 mod cli;
 mod config;
 mod conformance;
