@@ -4,6 +4,8 @@
 //! afterwards. A type may be either or both. A processor never sees the queue or the store: it
 //! says what happened, and the pipeline sees to the rest.
 
+#[cfg(feature = "apprise")]
+pub mod apprise;
 pub mod breaker;
 #[cfg(feature = "email")]
 pub mod email;

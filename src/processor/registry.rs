@@ -21,6 +21,8 @@ use crate::processor::Link;
 use crate::processor::QueueStep;
 use crate::processor::Sender;
 use crate::processor::Step;
+#[cfg(feature = "apprise")]
+use crate::processor::apprise;
 #[cfg(feature = "email")]
 use crate::processor::email;
 #[cfg(feature = "client")]
@@ -54,6 +56,8 @@ const SENDERS: &[(&str, MakeSender)] = &[
     (email::NAME, email::build),
     #[cfg(feature = "slack")]
     (slack::NAME, slack::build),
+    #[cfg(feature = "apprise")]
+    (apprise::NAME, apprise::build),
 ];
 
 /// What a processor may be given when it is made.
@@ -195,7 +199,7 @@ pub(crate) mod tests {
         super::decorators(&config.settings()?, &services())
     }
 
-    #[cfg(all(feature = "email", feature = "slack"))]
+    #[cfg(all(feature = "email", feature = "slack", feature = "apprise"))]
     #[test]
     fn the_configuration_knows_every_sender_and_warns_of_no_other() {
         let names: Vec<&str> = SENDERS.iter().map(|(name, _)| *name).collect();

@@ -8,6 +8,7 @@
 
 mod app_config;
 #[cfg(all(feature = "backstage", feature = "sqlite"))]
+mod apprise;
 mod auth;
 #[cfg(feature = "backstage")]
 mod catalog;
