@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tidings::auth::UserKey;
+use tidings::config::CatalogSource;
 use tidings::notification::EntityRef;
 use tidings::runner::StartError;
 use tidings::runner::process::ProcessArgs;
@@ -43,6 +44,11 @@ pub(crate) fn run(args: &UserTokenArgs) -> Result<ExitCode, StartError> {
             "run it where the data directory of Tidings is, or name its configuration with --config",
         )
     };
+    if !settings.user_issuers.is_empty() || settings.catalog.source == CatalogSource::Backstage {
+        eprintln!(
+            "warning: by this configuration others sign people's tokens; Tidings will not take this one"
+        );
+    }
     let key = UserKey::open(&settings.data).map_err(failed)?;
     let ttl = Duration::from_secs(args.hours.saturating_mul(3_600));
     let reference = &args.reference;

@@ -3,6 +3,10 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use jsonwebtoken::Algorithm;
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::Validation;
+use jsonwebtoken::jwk::JwkSet;
 use serde_json::Value;
 use tidings::auth::Auth;
 use tidings::auth::Plugin;
@@ -11,8 +15,14 @@ use tidings::auth::Trust;
 use tidings::backstage::Discovery;
 use tidings::backstage::PluginTokens as _;
 use tidings::config::BackstageSettings;
+use tidings::config::Config;
+use tidings::config::Environment;
+use tidings::runner::Roles;
+use tidings::runner::process::launch;
 
 use super::service;
+use super::stand_in::PLUGIN;
+use super::stand_in::StandIn;
 use crate::http::client;
 use crate::http::house::House;
 use crate::http::house::Plan;
@@ -144,6 +154,45 @@ async fn every_process_shows_the_keys_of_all() {
             .len(),
         2
     );
+}
+
+#[tokio::test]
+async fn a_whole_process_signs_in_at_its_backstage_with_the_key_that_it_shows() {
+    let stand_in = StandIn::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tidings.yaml");
+    let config = format!(
+        "backend: {{ baseUrl: \"{}\" }}\n\
+         tidings: {{ listen: \"127.0.0.1:0\", data: data, catalog: {{ source: backstage }} }}\n",
+        stand_in.served.url("")
+    );
+    std::fs::write(&file, config).unwrap();
+    let config = Config::load(&[file], &[], &Environment::default()).unwrap();
+    let settings = config.settings().unwrap();
+    let roles = Roles::everything(Vec::new());
+    let (running, _) = launch(&config, &settings, roles).await.unwrap();
+    let token = stand_in.shown().await;
+
+    let url = format!(
+        "http://{}/api/notifications/.backstage/auth/v1/jwks.json",
+        running.address
+    );
+    let set: JwkSet = client()
+        .get(url)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let kid = jsonwebtoken::decode_header(&token).unwrap().kid.unwrap();
+    let key = DecodingKey::from_jwk(set.find(&kid).unwrap()).unwrap();
+    let mut rules = Validation::new(Algorithm::ES256);
+    rules.set_audience(&["catalog"]);
+    let claims = jsonwebtoken::decode::<Value>(&token, &key, &rules).unwrap();
+    assert_eq!(claims.claims["sub"], "notifications");
+    assert_eq!(claims.header.typ.as_deref(), Some(PLUGIN));
+    running.drain(std::time::Duration::from_secs(5)).await;
 }
 
 /// A store that goes away: a database that is dropped.

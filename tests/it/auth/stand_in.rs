@@ -158,6 +158,8 @@ struct Wall {
     keys: HashMap<String, Vec<Value>>,
     asked: HashMap<String, usize>,
     groups: Vec<String>,
+    /// The token of whoever called one of its plugins last.
+    shown: Option<String>,
     /// It answers 500 to everything.
     broken: bool,
     /// It answers nothing at all.
@@ -182,6 +184,7 @@ impl StandIn {
                 "/api/{plugin}/.backstage/auth/v1/jwks.json",
                 get(plugin_keys),
             )
+            .fallback(plugin)
             .with_state(Arc::clone(&wall));
         Self {
             served: Served::start(routes).await,
@@ -231,6 +234,17 @@ impl StandIn {
         self.wall.lock().unwrap().asked.values().sum()
     }
 
+    /// The token with which somebody called one of its plugins; waits for the first.
+    pub(crate) async fn shown(&self) -> String {
+        loop {
+            let shown = self.wall.lock().unwrap().shown.clone();
+            match shown {
+                Some(token) => return token,
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
     pub(crate) fn groups(&self, groups: &[&str]) {
         let groups = groups.iter().map(|one| (*one).to_owned()).collect();
         self.wall.lock().unwrap().groups = groups;
@@ -273,6 +287,18 @@ async fn user_keys(State(wall): State<Shared>) -> Response {
 
 async fn plugin_keys(State(wall): State<Shared>, Path(plugin): Path<String>) -> Response {
     keys(&wall, &plugin).await
+}
+
+/// Any route of a plugin: it knows nothing, and remembers who asked.
+async fn plugin(State(wall): State<Shared>, headers: HeaderMap) -> Response {
+    let token = headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    if let Some(token) = token {
+        wall.lock().unwrap().shown = Some(token.to_owned());
+    }
+    Json(json!({"items": []})).into_response()
 }
 
 async fn userinfo(State(wall): State<Shared>, headers: HeaderMap) -> Response {
