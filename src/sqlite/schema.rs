@@ -34,6 +34,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V5__topics",
         include_str!("../../schemas/sql/sqlite/V5__topics.sql"),
     ),
+    (
+        "V6__earlier",
+        include_str!("../../schemas/sql/sqlite/V6__earlier.sql"),
+    ),
 ];
 
 /// Brings the file to this version's schema.

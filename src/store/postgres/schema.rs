@@ -37,6 +37,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V5__topics",
         include_str!("../../../schemas/sql/postgres/V5__topics.sql"),
     ),
+    (
+        "V6__earlier",
+        include_str!("../../../schemas/sql/postgres/V6__earlier.sql"),
+    ),
 ];
 
 /// The version this code needs.
