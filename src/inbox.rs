@@ -4,6 +4,7 @@
 //! Reads and marks go straight to the store; marks are signalled to the person's other pages.
 
 mod backup;
+mod channels;
 mod dead;
 mod operate;
 mod query;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 
 pub use self::backup::Backup;
 pub use self::backup::BackupFile;
+pub use self::channels::Processor;
 
 use crate::auth::Auth;
 use crate::catalog::Catalog;
@@ -46,6 +48,8 @@ pub struct InboxParts {
     pub readiness: Readiness,
     /// What people may switch on and off.
     pub board: Switchboard,
+    /// What is configured, for `processors`.
+    pub processors: Arc<Vec<Processor>>,
     /// Saves a copy of everything; `None` where the store is a server with tools of its own.
     pub backup: Option<Backup>,
 }
@@ -103,4 +107,7 @@ fn ours() -> Router<Parts> {
         .route(&at("tokens"), get(tokens::list).post(tokens::create))
         .route(&at("tokens/{hash}"), delete(tokens::revoke))
         .route(&at("backup"), post(backup::take))
+        .route(&at("processors"), get(channels::processors))
+        .route(&at("channels/{name}/pause"), post(channels::pause))
+        .route(&at("channels/{name}/resume"), post(channels::resume))
 }

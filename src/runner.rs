@@ -16,6 +16,7 @@ mod health;
 mod import;
 mod listen;
 mod look;
+mod pauses;
 pub mod process;
 mod services;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -48,6 +50,7 @@ pub use self::look::Finding;
 pub use self::look::Findings;
 pub use self::look::Level;
 pub use self::look::look;
+use self::pauses::Pauses;
 pub use self::services::GUEST;
 pub use self::services::Services;
 #[cfg(feature = "backstage")]
@@ -72,6 +75,7 @@ use crate::topology;
 use crate::worker::HOLD_MAX;
 use crate::worker::Work;
 use crate::worker::Worker;
+use crate::worker::never_paused;
 
 /// The version, with the commit where it is known.
 pub const VERSION: &str = env!("TIDINGS_VERSION");
@@ -155,6 +159,7 @@ pub struct Running {
     pub events: Events,
     /// What is not well.
     pub readiness: Readiness,
+    pauses: Pauses,
     /// Its number in the list of processes.
     pub process: Uuid,
     backend: Backend,
@@ -188,6 +193,7 @@ pub async fn start(
         auth: listen::auth(settings, services, roles)?,
         events: Events::default(),
         readiness: Readiness::default(),
+        pauses: Pauses::default(),
         process: Uuid::now_v7(),
         #[cfg(feature = "backstage")]
         plugin_keys: PluginKeys::new(Arc::clone(&backend.store)),
@@ -296,13 +302,29 @@ impl Running {
                 events: self.events.clone(),
                 gate: tokio::sync::Semaphore::new(sender.concurrency().max(1)),
             });
+            let paused = self.pauses.switch(sender.name());
             for _ in 0..LOOPS {
-                self.work(settings, &lanes, &work);
+                self.work_unless(settings, &lanes, &work, paused.clone());
             }
+        }
+        let pauses = self.pauses.clone();
+        let (store, stop) = (Arc::clone(&self.backend.store), self.stop.clone());
+        if !roles.senders.is_empty() {
+            self.rest.spawn(pauses.follow(store, stop));
         }
     }
 
     fn work(&mut self, settings: &Settings, lanes: &[String], work: &Arc<dyn Work>) {
+        self.work_unless(settings, lanes, work, never_paused());
+    }
+
+    fn work_unless(
+        &mut self,
+        settings: &Settings,
+        lanes: &[String],
+        work: &Arc<dyn Work>,
+        paused: watch::Receiver<bool>,
+    ) {
         let worker = Worker {
             queue: Arc::clone(&self.backend.queue),
             lanes: lanes.to_vec(),
@@ -310,6 +332,7 @@ impl Running {
             schedule: settings.retry.clone(),
             hold: HOLD_MAX,
             readiness: self.readiness.clone(),
+            paused,
             stop: self.workers_stop.clone(),
         };
         self.workers.spawn(worker.run());

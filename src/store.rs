@@ -58,6 +58,7 @@ pub use self::timeline::Find;
 pub use self::timeline::Tally;
 pub use self::timeline::Timeline;
 pub use self::upkeep::ChannelSummary;
+pub use self::upkeep::Pause;
 pub use self::upkeep::PluginKey;
 pub use self::upkeep::Process;
 pub use self::upkeep::Retention;
@@ -256,6 +257,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// The public keys whose tokens may still hold, the latest end first, at most `limit`.
     async fn plugin_keys(&self, limit: u32) -> Result<Vec<PluginKey>, StoreError>;
+
+    /// Pauses a channel for `by`, until it is resumed; one that is paused already stays as it is.
+    async fn pause(&self, channel: &str, by: &str) -> Result<(), StoreError>;
+
+    /// Ends the pause of a channel; says whether there was one.
+    async fn resume(&self, channel: &str) -> Result<bool, StoreError>;
+
+    /// The channels that are paused, by name.
+    async fn pauses(&self) -> Result<Vec<Pause>, StoreError>;
 
     /// Notes that a process lives; `seen_at` is the store's own clock.
     async fn heartbeat(&self, process: &Process) -> Result<(), StoreError>;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
@@ -83,8 +84,15 @@ pub struct Worker {
     pub hold: Duration,
     /// Where trouble is told.
     pub readiness: Readiness,
+    /// While it is true, nothing is taken: an operator has paused the work.
+    pub paused: watch::Receiver<bool>,
     /// Ends the loop once what is in hand is done.
     pub stop: CancellationToken,
+}
+
+/// For work that nobody pauses.
+pub fn never_paused() -> watch::Receiver<bool> {
+    watch::channel(false).1
 }
 
 impl Worker {
@@ -92,8 +100,14 @@ impl Worker {
     pub async fn run(self) {
         let mut backoff = Backoff::default();
         while !self.stop.is_cancelled() {
+            if *self.paused.borrow() {
+                self.readiness.well(&self.topic());
+                let resumed = until(self.paused.clone(), false);
+                self.stop.run_until_cancelled(resumed).await;
+                continue;
+            }
             match self.consume(&mut backoff).await {
-                Ok(()) => break,
+                Ok(()) => {}
                 Err(error) => {
                     self.readiness.trouble(&self.topic(), &error.to_string());
                     backoff.wait(&self.stop).await;
@@ -107,7 +121,8 @@ impl Worker {
         format!("queue {}", self.lanes.first().map_or("", String::as_str))
     }
 
-    /// One consumer's life. What it has in hand when it ends with an error comes again.
+    /// One consumer's life, until it is told to stop or paused. What it has in hand when it ends
+    /// with an error comes again.
     async fn consume(&self, backoff: &mut Backoff) -> Result<(), QueueError> {
         let mut consumer = self.queue.consumer(self.lanes.clone()).await?;
         // Not with the first message alone: on a quiet queue that may never come.
@@ -116,6 +131,7 @@ impl Worker {
             let batch = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(()),
+                () = until(self.paused.clone(), true) => return Ok(()),
                 batch = consumer.take(self.work.batch()) => batch?,
             };
             self.readiness.well(&self.topic());
@@ -263,6 +279,13 @@ impl Worker {
                 message.dead_letter(failure.reason, &failure.detail)
             }
         }
+    }
+}
+
+/// Waits until a switch is so; for ever where nobody can turn it any more.
+async fn until(mut switch: watch::Receiver<bool>, state: bool) {
+    if switch.wait_for(|now| *now == state).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! `tidings`: everything in one process, and the operators' commands.
 
 mod backup;
+mod channels;
 mod check;
 mod client;
 mod completions;
@@ -16,6 +17,7 @@ mod screen;
 mod send;
 mod status;
 mod table;
+mod test;
 mod token;
 mod trace;
 mod up;
@@ -52,6 +54,10 @@ enum Command {
     Trace(trace::TraceArgs),
     Status(status::StatusArgs),
     Dead(dead::DeadArgs),
+    Processors(channels::ProcessorsArgs),
+    Pause(channels::PauseArgs),
+    Resume(channels::ResumeArgs),
+    Test(test::TestArgs),
     Token(token::TokenArgs),
     UserToken(user_token::UserTokenArgs),
     Check(check::CheckArgs),
@@ -85,6 +91,10 @@ fn run(command: Command) -> Result<ExitCode, StartError> {
         Command::Trace(args) => asked(trace::run(&args)),
         Command::Status(args) => asked(status::run(&args)),
         Command::Dead(args) => asked(dead::run(&args)),
+        Command::Processors(args) => asked(channels::processors(&args)),
+        Command::Pause(args) => asked(channels::pause(&args)),
+        Command::Resume(args) => asked(channels::resume(&args)),
+        Command::Test(args) => asked(test::run(&args)),
         Command::Token(args) => asked(token::run(&args)),
         Command::UserToken(args) => user_token::run(&args),
         Command::Check(args) => check::run(&args),

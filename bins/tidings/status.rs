@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tidings::runner::StartError;
+use tidings::store::Pause;
 use tidings::store::Process;
 use tidings::store::Summary;
 use tidings::time::Timestamp;
@@ -97,6 +98,14 @@ fn render(told: &Value, paint: Paint) -> String {
     }
     for trouble in &degraded {
         let _ = writeln!(out, "{} {trouble}", paint.red("not well:"));
+    }
+    for one in read::<Vec<Pause>>(told, "paused").unwrap_or_default() {
+        let (channel, since) = (&one.channel, ago(one.since, now));
+        let _ = writeln!(
+            out,
+            "paused: {channel}, {since} by {}; resume it: tidings resume {channel}",
+            one.by
+        );
     }
     for table in [
         processes(told, now),

@@ -35,6 +35,7 @@ grant select, insert on secret to tidings_decorator;
 -- sender: claims, records, expands; files the letters that come of it. It reads no inbox.
 grant select, insert, update on delivery to tidings_sender;
 grant select, insert on dead_letter to tidings_sender;
+grant select on channel_pause to tidings_sender;
 grant select (submission, no, accepted_at) on submission_chunk to tidings_sender;
 
 -- inbox: reads and marks; settings; for operators, timelines, dead letters and tokens.
@@ -44,3 +45,4 @@ grant select, insert, update on broadcast_mark, inbox_count to tidings_inbox;
 grant select, update on delivery to tidings_inbox;
 grant select, update, delete on dead_letter to tidings_inbox;
 grant select, insert, update, delete on setting, token to tidings_inbox;
+grant select, insert, delete on channel_pause to tidings_inbox;

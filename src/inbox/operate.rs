@@ -45,10 +45,11 @@ pub(super) async fn status(
     no_query(&uri)?;
     caller.operator()?;
     let now = Timestamp::now();
-    let (processes, summary, depths) = tokio::join!(
+    let (processes, summary, depths, pauses) = tokio::join!(
         parts.store.processes(),
         parts.store.summary(),
-        parts.queue.depths()
+        parts.queue.depths(),
+        parts.store.pauses()
     );
     let mut degraded: Vec<String> = parts
         .readiness
@@ -78,6 +79,7 @@ pub(super) async fn status(
         "processes": processes,
         "queues": depths.iter().map(|one| queue(one, now)).collect::<Vec<_>>(),
         "summary": summary,
+        "paused": pauses.unwrap_or_default(),
     })))
 }
 

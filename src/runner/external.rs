@@ -69,6 +69,7 @@ use crate::topology;
 use crate::topology::QueueSpec;
 use crate::worker::Work;
 use crate::worker::Worker;
+use crate::worker::never_paused;
 
 /// How long a message may be held while the broker is away; it takes it back by itself before.
 const HOLD: Duration = Duration::from_secs(86_400);
@@ -329,6 +330,7 @@ impl Plan {
                     schedule: settings.retry.clone(),
                     hold: HOLD,
                     readiness: self.readiness.clone(),
+                    paused: never_paused(),
                     stop: workers_stop.clone(),
                 };
                 workers.spawn(worker.run());

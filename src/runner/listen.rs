@@ -309,6 +309,7 @@ impl Running {
             auth: self.auth.clone(),
             readiness: self.readiness.clone(),
             board: board.clone(),
+            processors: Arc::new(services.processors()),
             backup: self.backend.backup.clone(),
         };
         let page = ConsoleParts {

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Roles;
 use super::StartError;
@@ -15,7 +16,11 @@ use crate::config::CatalogSource;
 use crate::config::Config;
 use crate::config::Settings;
 use crate::decorator::Chain;
+use crate::inbox::Processor;
+use crate::processor::Audience;
+use crate::processor::Policy;
 use crate::processor::Sender;
+use crate::processor::Stage;
 use crate::processor::Step;
 use crate::processor::foreign::ForeignSender;
 use crate::processor::registry;
@@ -118,6 +123,52 @@ impl Services {
         calls::place(self.backstage.as_ref())
     }
 
+    /// What is configured, in the order in which it runs.
+    pub fn processors(&self) -> Vec<Processor> {
+        let decorators = self.chain.0.iter().map(|step| match step {
+            Step::Here(link) => Processor {
+                name: link.decorator.name().to_owned(),
+                kind: "decorator",
+                place: "here",
+                detail: format!(
+                    "once per {}, {}",
+                    match link.decorator.stage() {
+                        Stage::PerSubmission => "submission",
+                        Stage::PerPerson => "person",
+                    },
+                    on_failure(link.policy, link.timeout)
+                ),
+                channel: None,
+            },
+            Step::Queue(step) => Processor {
+                name: step.name.clone(),
+                kind: "decorator",
+                place: "queue",
+                detail: format!("once per chunk, {}", on_failure(step.policy, step.timeout)),
+                channel: None,
+            },
+        });
+        let foreign: Vec<&str> = self.foreign.iter().map(|one| one.name.as_str()).collect();
+        let routes = self.routes();
+        let senders = routes.iter().map(|sender| Processor {
+            name: sender.name().to_owned(),
+            kind: "sender",
+            place: if foreign.contains(&sender.name()) {
+                "queue"
+            } else {
+                "here"
+            },
+            detail: match sender.audience() {
+                Audience::PerPerson => "to each person",
+                Audience::PerSubmission => "once per submission",
+                Audience::NamedAndSubmission => "to people who are named, and once for the rest",
+            }
+            .to_owned(),
+            channel: Some(sender.channel().to_owned()),
+        });
+        decorators.chain(senders).collect()
+    }
+
     /// The names of the senders of ours.
     pub fn sender_names(&self) -> Vec<String> {
         self.senders
@@ -125,6 +176,14 @@ impl Services {
             .map(|sender| sender.name().to_owned())
             .collect()
     }
+}
+
+fn on_failure(policy: Policy, timeout: Duration) -> String {
+    let word = match policy {
+        Policy::Skip => "skipped",
+        Policy::Retry => "tried again",
+    };
+    format!("{word} when it fails or takes {} ms", timeout.as_millis())
 }
 
 /// Every work queue for these senders and steps.

@@ -38,6 +38,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V6__earlier",
         include_str!("../../schemas/sql/sqlite/V6__earlier.sql"),
     ),
+    (
+        "V7__channel",
+        include_str!("../../schemas/sql/sqlite/V7__channel.sql"),
+    ),
 ];
 
 /// Brings the file to this version's schema.

@@ -54,6 +54,7 @@ use crate::store::ImportStand;
 use crate::store::Mark;
 use crate::store::NewDelivery;
 use crate::store::Page;
+use crate::store::Pause;
 use crate::store::PluginKey;
 use crate::store::Process;
 use crate::store::Query;
@@ -348,6 +349,18 @@ impl Store for PostgresStore {
 
     async fn plugin_keys(&self, limit: u32) -> Result<Vec<PluginKey>, StoreError> {
         work!(self, |client, _| operator::plugin_keys(client, limit))
+    }
+
+    async fn pause(&self, channel: &str, by: &str) -> Result<(), StoreError> {
+        work!(self, |client, _| operator::pause(client, channel, by))
+    }
+
+    async fn resume(&self, channel: &str) -> Result<bool, StoreError> {
+        work!(self, |client, _| operator::resume(client, channel))
+    }
+
+    async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
+        work!(self, |client, _| operator::pauses(client))
     }
 
     async fn heartbeat(&self, process: &Process) -> Result<(), StoreError> {

@@ -41,6 +41,7 @@ use super::ImportStand;
 use super::Mark;
 use super::NewDelivery;
 use super::Page;
+use super::Pause;
 use super::PluginKey;
 use super::Process;
 use super::Query;
@@ -292,6 +293,21 @@ impl Store for SqliteStore {
     async fn plugin_keys(&self, limit: u32) -> Result<Vec<PluginKey>, StoreError> {
         self.read(move |from| people::plugin_keys(from, limit))
             .await
+    }
+
+    async fn pause(&self, channel: &str, by: &str) -> Result<(), StoreError> {
+        let (channel, by) = (channel.to_owned(), by.to_owned());
+        self.write(move |to| operate::pause(to, &channel, &by))
+            .await
+    }
+
+    async fn resume(&self, channel: &str) -> Result<bool, StoreError> {
+        let channel = channel.to_owned();
+        self.write(move |to| operate::resume(to, &channel)).await
+    }
+
+    async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
+        self.read(operate::pauses).await
     }
 
     async fn heartbeat(&self, process: &Process) -> Result<(), StoreError> {

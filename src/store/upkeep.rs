@@ -58,6 +58,17 @@ pub struct Process {
     pub seen_at: Timestamp,
 }
 
+/// A channel that an operator has paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// The sender's name.
+    pub channel: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Who did it.
+    pub by: String,
+}
+
 /// What an operator sees at a glance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {

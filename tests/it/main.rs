@@ -12,6 +12,7 @@ mod apprise;
 mod auth;
 #[cfg(feature = "backstage")]
 mod catalog;
+mod channels;
 mod cli;
 mod config;
 mod conformance;

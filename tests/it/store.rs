@@ -131,6 +131,7 @@ macro_rules! conformance {
             operate:
                 settings_are_replaced_as_a_whole,
                 origins_and_topics_are_those_of_ones_own,
+                a_channel_is_paused_until_it_is_resumed,
                 a_token_is_kept_used_and_revoked,
                 a_public_key_is_kept_until_it_ends,
                 a_process_lives_from_heartbeat_to_farewell,

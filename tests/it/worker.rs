@@ -137,6 +137,7 @@ impl Bench {
             schedule: RetrySchedule::new(vec![Duration::from_millis(20); 2]).unwrap(),
             hold,
             readiness: readiness.clone(),
+            paused: tidings::worker::never_paused(),
             stop: stop.clone(),
         };
         let worker = tokio::spawn(worker.run());

@@ -8,6 +8,7 @@ use super::types::large;
 use super::types::now;
 use super::types::word;
 use crate::store::ChannelSummary;
+use crate::store::Pause;
 use crate::store::PluginKey;
 use crate::store::Process;
 use crate::store::Retention;
@@ -142,6 +143,42 @@ pub(super) async fn secret(client: &Client, name: &str) -> Result<Vec<u8>, Fault
     let read = "select value from secret where name = $1";
     let read = client.prepare_cached(read).await?;
     Ok(client.query_one(&read, &[&name]).await?.try_get(0)?)
+}
+
+const PAUSE: &str = concat!(
+    "insert into channel_pause (channel, paused_at, paused_by) values ($1, ",
+    now!(),
+    ", $2) on conflict do nothing"
+);
+
+/// See [`crate::store::Store::pause`].
+pub(super) async fn pause(client: &Client, channel: &str, by: &str) -> Result<(), Fault> {
+    let statement = client.prepare_cached(PAUSE).await?;
+    client.execute(&statement, &[&channel, &by]).await?;
+    Ok(())
+}
+
+/// See [`crate::store::Store::resume`].
+pub(super) async fn resume(client: &Client, channel: &str) -> Result<bool, Fault> {
+    let statement = "delete from channel_pause where channel = $1";
+    let statement = client.prepare_cached(statement).await?;
+    Ok(0 < client.execute(&statement, &[&channel]).await?)
+}
+
+/// See [`crate::store::Store::pauses`].
+pub(super) async fn pauses(client: &Client) -> Result<Vec<Pause>, Fault> {
+    let statement = "select channel, paused_at, paused_by from channel_pause order by channel";
+    let statement = client.prepare_cached(statement).await?;
+    let rows = client.query(&statement, &[]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Pause {
+                channel: row.try_get(0)?,
+                since: row.try_get(1)?,
+                by: row.try_get(2)?,
+            })
+        })
+        .collect()
 }
 
 const HEARTBEAT: &str = concat!(

@@ -41,6 +41,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V6__earlier",
         include_str!("../../../schemas/sql/postgres/V6__earlier.sql"),
     ),
+    (
+        "V7__channel",
+        include_str!("../../../schemas/sql/postgres/V7__channel.sql"),
+    ),
 ];
 
 /// The version this code needs.

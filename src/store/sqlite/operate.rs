@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::types::Json;
 use super::types::count;
 use crate::store::ChannelSummary;
+use crate::store::Pause;
 use crate::store::Process;
 use crate::store::Summary;
 use crate::time::Timestamp;
@@ -126,4 +127,35 @@ pub(super) fn probe(from: &Connection) -> rusqlite::Result<()> {
     from.prepare_cached("select 1 from inbox_count limit 1")?
         .exists([])
         .map(|_| ())
+}
+
+/// See [`crate::store::Store::pause`].
+pub(super) fn pause(to: &Connection, channel: &str, by: &str) -> rusqlite::Result<()> {
+    to.prepare_cached(
+        "insert into channel_pause (channel, paused_at, paused_by) values (?1, ?2, ?3)
+         on conflict do nothing",
+    )?
+    .execute(params![channel, Timestamp::now(), by])
+    .map(|_| ())
+}
+
+/// See [`crate::store::Store::resume`].
+pub(super) fn resume(to: &Connection, channel: &str) -> rusqlite::Result<bool> {
+    let ended = to
+        .prepare_cached("delete from channel_pause where channel = ?1")?
+        .execute([channel])?;
+    Ok(0 < ended)
+}
+
+/// See [`crate::store::Store::pauses`].
+pub(super) fn pauses(from: &Connection) -> rusqlite::Result<Vec<Pause>> {
+    from.prepare_cached("select channel, paused_at, paused_by from channel_pause order by channel")?
+        .query_map([], |row| {
+            Ok(Pause {
+                channel: row.get(0)?,
+                since: row.get(1)?,
+                by: row.get(2)?,
+            })
+        })?
+        .collect()
 }

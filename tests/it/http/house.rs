@@ -198,6 +198,7 @@ impl Site {
             schedule: RetrySchedule::default(),
             hold: tidings::worker::HOLD_MAX,
             readiness: Readiness::default(),
+            paused: tidings::worker::never_paused(),
             stop: self.stop.clone(),
         };
         tokio::spawn(worker.run());
@@ -271,6 +272,7 @@ impl Site {
             auth: self.auth.clone(),
             readiness: Readiness::default(),
             board: board.clone(),
+            processors: Default::default(),
             backup: None,
         };
         let page = ConsoleParts {

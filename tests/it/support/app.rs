@@ -139,6 +139,11 @@ impl Process {
         number.unwrap().parse().unwrap()
     }
 
+    /// Whether it runs this sender.
+    pub(crate) fn runs(&self, sender: &str) -> bool {
+        self.args.iter().any(|arg| arg == sender || arg == "up")
+    }
+
     /// Everything it logged.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")

@@ -325,3 +325,19 @@ pub(crate) async fn a_store_in_order_is_ready(store: Arc<dyn Store>) {
     assert_eq!(store.claim(&[], Uuid::new_v4(), LONG).await.unwrap(), []);
     assert_eq!(store.recount(true).await.unwrap(), 0);
 }
+
+pub(crate) async fn a_channel_is_paused_until_it_is_resumed(store: Arc<dyn Store>) {
+    assert!(store.pauses().await.unwrap().is_empty());
+    store.pause("email", "external:ops").await.unwrap();
+    store.pause("email", "external:other").await.unwrap();
+    store.pause("a", "external:ops").await.unwrap();
+    let pauses = store.pauses().await.unwrap();
+    let told: Vec<_> = pauses
+        .iter()
+        .map(|one| (one.channel.as_str(), one.by.as_str()))
+        .collect();
+    assert_eq!(told, [("a", "external:ops"), ("email", "external:ops")]);
+    assert!(store.resume("email").await.unwrap());
+    assert!(!store.resume("email").await.unwrap());
+    assert_eq!(store.pauses().await.unwrap().len(), 1);
+}
