@@ -202,7 +202,8 @@ pub trait Store: Send + Sync + 'static {
     /// The distinct topics of the notifications that match, ascending.
     async fn topics(&self, user: &str, query: &Query) -> Result<Vec<String>, StoreError>;
 
-    /// Marks those of `ids` that `user` can see, and returns them, newest first.
+    /// Marks those of `ids` that `user` can see, and returns them, newest first. Of very many it
+    /// may mark part after part, each in its own transaction.
     async fn mark(
         &self,
         user: &str,

@@ -30,7 +30,11 @@ use crate::view;
 
 /// Largest body of an update: the ids of about 100,000 notifications, since "mark all read" of
 /// the peer's page sends them all.
-const UPDATE_BODY_MAX: usize = 4 << 20;
+const UPDATE_BODY_MAX: usize = 8 << 20;
+
+/// Most ids that a signal names, as many as the peer takes in one body. Of more it names none:
+/// pages read their list anew, whatever it names.
+const SIGNAL_IDS_MAX: usize = 2_600;
 
 /// A page of an inbox as JSON.
 pub(super) fn page(page: &Page) -> Value {
@@ -171,7 +175,12 @@ pub(super) async fn update(
     if let Some(read) = update.mark.read {
         // As in the peer: with the ids as they were sent, whosever they are, and never for
         // `saved`.
-        let signal = Signal::marked(&user, &update.texts, read);
+        let named = if update.texts.len() <= SIGNAL_IDS_MAX {
+            update.texts.as_slice()
+        } else {
+            &[]
+        };
+        let signal = Signal::marked(&user, named, read);
         parts.signal(&signal).await;
     }
     Ok(Json(rows.iter().map(view::read).collect()))

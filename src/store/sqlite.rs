@@ -218,9 +218,18 @@ impl Store for SqliteStore {
         ids: &[Uuid],
         mark: Mark,
     ) -> Result<Vec<Notification>, StoreError> {
-        let (user, ids) = (user.to_owned(), ids.to_vec());
-        self.write(move |to| marks::mark(to, &user, &ids, mark))
-            .await
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut marked = Vec::with_capacity(ids.len());
+        // The file has one writer: others get their turn between the parts.
+        for part in ids.chunks(marks::IDS_AT_ONCE) {
+            let (user, part) = (user.to_owned(), part.to_vec());
+            let work = move |to: &Connection| marks::mark(to, &user, &part, mark);
+            marked.extend(self.write(work).await?);
+        }
+        marked.sort_by_key(|one| std::cmp::Reverse((one.created, one.id)));
+        Ok(marked)
     }
 
     async fn mark_all_read(&self, user: &str) -> Result<u64, StoreError> {

@@ -103,6 +103,7 @@ macro_rules! conformance {
                 counts_follow_the_marks,
                 marks_are_cleared_and_kept_apart,
                 ids_of_others_are_not_marked,
+                a_hundred_thousand_are_marked_at_once,
                 marking_all_reads_everything_once;
             expire:
                 what_is_old_goes_oldest_first_and_what_is_saved_stays,

@@ -17,6 +17,7 @@ use super::types::int;
 use super::types::notification;
 use super::types::own_columns;
 use crate::notification::Notification;
+use crate::notification::Severity;
 use crate::store::Direction;
 use crate::store::OrderField;
 use crate::store::Page;
@@ -70,6 +71,8 @@ pub(super) fn list(from: &Connection, user: &str, query: &Query) -> rusqlite::Re
 fn counted(from: &Connection, user: &str, query: &Query) -> rusqlite::Result<Option<u64>> {
     let plain = Query {
         read: query.read,
+        // Nothing is less severe, so it is no condition.
+        minimum_severity: query.minimum_severity.filter(|one| *one == Severity::Low),
         limit: query.limit,
         offset: query.offset,
         order: query.order.clone(),
@@ -189,7 +192,7 @@ impl Filter {
         if let Some(after) = query.created_after {
             filter.and("n.created >= ?", Some(after.as_millis().into()));
         }
-        if let Some(severity) = query.minimum_severity {
+        if let Some(severity) = query.minimum_severity.filter(|one| *one != Severity::Low) {
             filter.and("n.severity <= ?", Some(i64::from(severity.rank()).into()));
         }
         if let Some(topic) = &query.topic {

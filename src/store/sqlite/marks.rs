@@ -11,7 +11,10 @@ use crate::notification::Notification;
 use crate::store::Mark;
 use crate::time::Timestamp;
 
-/// See [`crate::store::Store::mark`].
+/// How many are marked in one transaction.
+pub(super) const IDS_AT_ONCE: usize = 5_000;
+
+/// See [`crate::store::Store::mark`]. `ids` are sorted, each once; the answer is in their order.
 pub(super) fn mark(
     to: &Connection,
     user: &str,
@@ -19,19 +22,15 @@ pub(super) fn mark(
     mark: Mark,
 ) -> rusqlite::Result<Vec<Notification>> {
     let now = Timestamp::now();
-    let mut ids = ids.to_vec();
-    ids.sort_unstable();
-    ids.dedup();
     let mut change = counts::Change::default();
     let mut marked = Vec::with_capacity(ids.len());
-    for id in ids {
+    for &id in ids {
         if mark != Mark::default() && !own(to, user, id, mark, now, &mut change)? {
             broadcast(to, user, id, mark, now, &mut change)?;
         }
         marked.extend(inbox::get(to, user, id)?);
     }
     counts::add(to, user, change)?;
-    marked.sort_by_key(|one| std::cmp::Reverse((one.created, one.id)));
     Ok(marked)
 }
 

@@ -121,9 +121,12 @@ impl Case {
             .filter_map(|request| request.identity.as_deref())
     }
 
-    /// Runs it; says how the answer differs from what it expects.
-    pub(super) async fn run(&self, subject: &mut impl Subject) -> Result<(), String> {
-        let client = crate::http::client();
+    /// Sends what comes before it; returns what was kept of the answers.
+    async fn prepare(
+        &self,
+        client: &reqwest::Client,
+        subject: &impl Subject,
+    ) -> Result<BTreeMap<String, Value>, String> {
         let mut kept = BTreeMap::new();
         for step in &self.given {
             match step {
@@ -131,7 +134,7 @@ impl Case {
                     tokio::time::sleep(Duration::from_millis(*wait_ms)).await;
                 }
                 Step::Send(given) => {
-                    let (status, body) = given.request.send(&client, subject, &kept).await;
+                    let (status, body) = given.request.send(client, subject, &kept).await;
                     if status != given.expect_status {
                         return Err(format!("given: {status} {body}"));
                     }
@@ -142,6 +145,20 @@ impl Case {
                 }
             }
         }
+        Ok(kept)
+    }
+
+    /// What its request is answered.
+    pub(super) async fn answer(&self, subject: &impl Subject) -> (u16, Value) {
+        let client = crate::http::client();
+        let kept = self.prepare(&client, subject).await.unwrap();
+        self.request.send(&client, subject, &kept).await
+    }
+
+    /// Runs it; says how the answer differs from what it expects.
+    pub(super) async fn run(&self, subject: &mut impl Subject) -> Result<(), String> {
+        let client = crate::http::client();
+        let kept = self.prepare(&client, subject).await?;
         subject.signals().await;
         let (status, body) = self.request.send(&client, subject, &kept).await;
         if status != self.expect.status {

@@ -75,6 +75,14 @@ pub(crate) struct Plan {
     pub(crate) trust: Trust,
 }
 
+impl Plan {
+    /// Every work queue that it needs.
+    pub(crate) fn queues(&self) -> Vec<topology::QueueSpec> {
+        let names = self.senders.iter().map(|one| one.name().to_owned());
+        topology::queues(&names.collect::<Vec<_>>())
+    }
+}
+
 /// A Tidings that runs until it is dropped.
 pub(crate) struct House {
     pub(crate) served: Served,
@@ -110,12 +118,23 @@ impl House {
     pub(crate) async fn build(plan: Plan) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let sqlite = Sqlite::open(dir.path()).unwrap();
-        let names: Vec<String> = plan
-            .senders
-            .iter()
-            .map(|one| one.name().to_owned())
-            .collect();
-        let queues = topology::queues(&names);
+        let queue = SqliteQueue::new(Arc::clone(&sqlite), &plan.queues());
+        Self::on(
+            plan,
+            dir,
+            Arc::new(queue),
+            Arc::new(SqliteStore::new(sqlite)),
+        )
+        .await
+    }
+
+    /// On these two doors.
+    pub(crate) async fn on(
+        plan: Plan,
+        dir: TempDir,
+        queue: Arc<dyn Queue>,
+        store: Arc<dyn Store>,
+    ) -> Self {
         let operator = StaticToken {
             token: OPERATOR.into(),
             subject: "external:operator".into(),
@@ -134,11 +153,10 @@ impl House {
             catalog: Some(Arc::clone(&catalog)),
             ..plan.trust.clone()
         };
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::new(Arc::clone(&sqlite)));
         let site = Site {
-            queue: Arc::new(SqliteQueue::new(sqlite, &queues)),
             #[cfg(feature = "backstage")]
             plugin_keys: PluginKeys::new(Arc::clone(&store)),
+            queue,
             store,
             catalog,
             auth: Auth::trusting(

@@ -452,3 +452,32 @@ pub(crate) async fn marking_all_reads_everything_once(store: Arc<dyn Store>) {
     assert_eq!(store.mark_all_read("user:a").await.unwrap(), 1);
     assert_eq!(store.recount(false).await.unwrap(), 0);
 }
+
+pub(crate) async fn a_hundred_thousand_are_marked_at_once(store: Arc<dyn Store>) {
+    const MANY: u128 = 100_000;
+    send(&store, &header(0), &titled("mine"), &["user:a"]).await;
+    persist(&store, &to_everybody(&header(1), &titled("for all"))).await;
+    let mine = inbox(&store, "user:a").await;
+    assert_eq!(counts(&store, "user:a").await, (2, 0));
+    // "Mark all read" of the peer's page names every id; most of these are nobody's.
+    let mut ids: Vec<Uuid> = (1..MANY).map(Uuid::from_u128).collect();
+    ids.extend(mine.iter().map(|one| one.id));
+    ids.extend(mine.iter().map(|one| one.id));
+    let read = Mark {
+        read: Some(true),
+        saved: None,
+    };
+    let marked = store.mark("user:a", &ids, read).await.unwrap();
+    assert_eq!(marked.len(), 2);
+    assert!(marked.iter().all(|one| one.read.is_some()));
+    assert_eq!(counts(&store, "user:a").await, (0, 2));
+    let newest_first: Vec<Uuid> = inbox(&store, "user:a")
+        .await
+        .iter()
+        .map(|one| one.id)
+        .collect();
+    assert_eq!(
+        marked.iter().map(|one| one.id).collect::<Vec<_>>(),
+        newest_first
+    );
+}
