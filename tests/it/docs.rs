@@ -4,7 +4,9 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tidings::backstage::Discovery;
 use tidings::catalog::file::FileCatalog;
+use tidings::config::CatalogSource;
 use tidings::config::Config;
 use tidings::config::Environment;
 use tidings::config::keys::KEYS;
@@ -114,6 +116,60 @@ fn the_configuration_that_is_shipped_is_a_valid_one() {
     let senders = senders(&config, &services).unwrap();
     let names: Vec<_> = senders.iter().map(|sender| sender.name()).collect();
     assert_eq!(names, ["email"]);
+}
+
+/// The YAML blocks of a page whose first line names a file.
+fn blocks(page: &str, name: &str) -> Vec<String> {
+    let page = read(page);
+    let begin = format!("```yaml\n# {name}\n");
+    let mut found = Vec::new();
+    for block in page.split(&begin).skip(1) {
+        found.push(block.split("\n```").next().unwrap().to_owned());
+    }
+    found
+}
+
+#[test]
+fn what_the_page_on_moving_over_says_to_write_is_valid_on_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let ours = blocks("deploy/backstage.md", "tidings.yaml");
+    let theirs = blocks("deploy/backstage.md", "app-config.yaml");
+    assert_eq!((ours.len(), theirs.len()), (1, 2));
+    let ours = write("tidings.yaml", &ours[0]);
+    for theirs in &theirs {
+        // As they are handed over: what create-app writes, what the page adds, and ours.
+        let files = [
+            file("tests/it/app_config/app-config.yaml"),
+            write("app-config.yaml", theirs),
+            ours.clone(),
+        ];
+        let config = Config::load(&files, &[], &Environment::default()).unwrap();
+        let settings = config.settings().unwrap();
+        let told: Vec<_> = config.warnings().iter().map(ToString::to_string).collect();
+        assert!(told.is_empty(), "{told:?}");
+        assert_eq!(settings.catalog.source, CatalogSource::Backstage);
+        let discovery = Discovery::new(&settings.backstage);
+        for plugin in ["auth", "catalog", "events"] {
+            let inside = format!("http://backstage:7007/api/{plugin}");
+            assert_eq!(discovery.internal(plugin).unwrap().as_str(), inside);
+        }
+        // And as Backstage reads it: to us.
+        let config = Config::load(&files[..2], &[], &Environment::default()).unwrap();
+        let discovery = Discovery::new(&config.settings().unwrap().backstage);
+        for plugin in ["notifications", "signals"] {
+            let here = format!("http://tidings:7117/api/{plugin}");
+            assert_eq!(discovery.internal(plugin).unwrap().as_str(), here);
+        }
+    }
+    let ingress = blocks("deploy/backstage.md", "ingress.yaml");
+    let ingress = write("ingress.yaml", &ingress[0]);
+    let ingress = Config::load(&[ingress], &[], &Environment::default()).unwrap();
+    assert!(ingress.settings().is_ok());
 }
 
 #[test]
