@@ -217,7 +217,7 @@ pub(super) fn open_catalog(files: Vec<PathBuf>) -> Result<FileCatalog, StartErro
         ..StartError::new(
             error.to_string(),
             error.at(),
-            "a catalog file holds Backstage entities of kind User and Group",
+            "a catalog file holds Backstage entities of kind User and Group; for the catalog of a running Backstage set tidings.catalog.source: backstage",
         )
     })
 }

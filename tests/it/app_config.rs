@@ -7,6 +7,8 @@ use tidings::config::Config;
 use tidings::config::Environment;
 use tidings::config::Settings;
 
+use crate::support::app::TIDINGS;
+
 fn file(name: &str) -> PathBuf {
     Path::new("tests/it/app_config").join(name)
 }
@@ -60,6 +62,45 @@ fn variables_and_directives_of_other_sections_are_nobodys_business() {
     let year = std::time::Duration::from_secs(365 * 86_400);
     assert_eq!(settings.retention.inbox.keep, Some(year));
     assert!(!settings.default_settings.channels.is_empty());
+}
+
+/// `tidings check` of the file that create-app writes, with ours after it.
+fn check(ours: &str) -> (String, i32) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(file("app-config.yaml"), dir.path().join("app-config.yaml")).unwrap();
+    std::fs::write(dir.path().join("tidings.yaml"), ours).unwrap();
+    let checked = std::process::Command::new(TIDINGS)
+        .args([
+            "check",
+            "--config",
+            "app-config.yaml",
+            "--config",
+            "tidings.yaml",
+        ])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(checked.stdout).unwrap();
+    (text, checked.status.code().unwrap())
+}
+
+#[test]
+fn a_check_of_it_says_what_is_missing() {
+    // The people of create-app's example lie beside its backend, and not here.
+    let (text, code) = check("tidings: {}");
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("examples/entities.yaml"), "{text}");
+    assert!(text.contains("tidings.catalog.source: backstage"), "{text}");
+    // With the live catalog they do not matter, and Backstage is not running.
+    let ours =
+        "tidings: { catalog: { source: backstage } }\nbackend: { baseUrl: 'http://127.0.0.1:1' }";
+    let (text, code) = check(ours);
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("fail  catalog  http://127.0.0.1:1/api/catalog"),
+        "{text}"
+    );
+    assert!(text.contains("1 error, 0 warnings"), "{text}");
 }
 
 #[test]
