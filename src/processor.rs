@@ -19,6 +19,8 @@ pub mod rules;
 #[cfg(feature = "slack")]
 pub mod slack;
 pub mod template;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,7 +15,7 @@ pub(super) const READ: [&str; 9] = [
 
 /// The processors that are built in, by the name of their section under
 /// `notifications.processors`. The registry's own list, held to it by a test there.
-pub const PROCESSORS: [&str; 3] = ["email", "slack", "apprise"];
+pub const PROCESSORS: [&str; 4] = ["email", "slack", "apprise", "webhook"];
 
 /// Backstage's keys under `notifications`.
 pub(super) const NOTIFICATIONS: [&str; 5] = [

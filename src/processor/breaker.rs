@@ -25,15 +25,25 @@ pub const OPEN_MAX: Duration = Duration::from_secs(300);
 const PROBE_MAX: Duration = Duration::from_secs(60);
 
 /// The breaker of one endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Breaker {
+#[derive(Clone, Copy, Debug, Default)]
+struct Breaker {
+    state: State,
+    /// How often it answered.
+    answers: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    /// It is up, as far as we know.
+    #[default]
+    Closed,
     /// It is down: nothing is sent before `until`.
     Open { until: Instant, wait: Duration },
     /// One send is under way to see whether it is back.
     HalfOpen { since: Instant, wait: Duration },
 }
 
-/// The breakers of a sender's endpoints, by name. An endpoint that is well has none.
+/// The breakers of a sender's endpoints, by name.
 #[derive(Debug, Default)]
 pub struct Breakers(Mutex<HashMap<String, Breaker>>);
 
@@ -44,6 +54,7 @@ pub struct Pass<'a> {
     breakers: &'a Breakers,
     endpoint: &'a str,
     probe: bool,
+    answers: u64,
 }
 
 impl Breakers {
@@ -52,24 +63,26 @@ impl Breakers {
     /// # Errors
     /// It is down: how long to wait before asking again.
     pub fn ask<'a>(&'a self, endpoint: &'a str, now: Instant) -> Result<Pass<'a>, Duration> {
-        let pass = |probe| Pass {
+        let mut all = self.all();
+        let breaker = match all.get_mut(endpoint) {
+            Some(breaker) => breaker,
+            None => all.entry(endpoint.to_owned()).or_default(),
+        };
+        let wait = match breaker.state {
+            State::Closed => None,
+            State::Open { until, .. } if now < until => return Err(until - now),
+            State::HalfOpen { since, .. } if now < since + PROBE_MAX => return Err(OPEN_MIN),
+            State::Open { wait, .. } | State::HalfOpen { wait, .. } => Some(wait),
+        };
+        if let Some(wait) = wait {
+            breaker.state = State::HalfOpen { since: now, wait };
+        }
+        Ok(Pass {
             breakers: self,
             endpoint,
-            probe,
-        };
-        let mut all = self.all();
-        let Some(breaker) = all.get_mut(endpoint) else {
-            return Ok(pass(false));
-        };
-        let wait = match *breaker {
-            Breaker::Open { until, wait: _ } if now < until => return Err(until - now),
-            Breaker::HalfOpen { since, wait: _ } if now < since + PROBE_MAX => {
-                return Err(OPEN_MIN);
-            }
-            Breaker::Open { wait, .. } | Breaker::HalfOpen { wait, .. } => wait,
-        };
-        *breaker = Breaker::HalfOpen { since: now, wait };
-        Ok(pass(true))
+            probe: wait.is_some(),
+            answers: breaker.answers,
+        })
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Breaker>> {
@@ -80,29 +93,34 @@ impl Breakers {
 impl Pass<'_> {
     /// The endpoint answered: it is up, whatever it said.
     pub fn well(self) {
-        self.breakers.all().remove(self.endpoint);
+        if let Some(breaker) = self.breakers.all().get_mut(self.endpoint) {
+            breaker.state = State::Closed;
+            breaker.answers = breaker.answers.wrapping_add(1);
+        }
     }
 
-    /// The endpoint could not be reached: it is left alone, after each probe for longer. Returns
-    /// what to answer for the delivery: it waits, uncounted.
+    /// The endpoint could not be reached, or did not answer: it is left alone, after each probe for
+    /// longer. Returns what to answer for the delivery: it waits, uncounted; or it failed, where
+    /// the endpoint answered others meanwhile.
     pub fn down(self, why: Failure, now: Instant) -> Outcome {
         let mut all = self.breakers.all();
-        let wait = match all.get(self.endpoint) {
+        let Some(breaker) = all.get_mut(self.endpoint) else {
+            return waits(OPEN_MIN, why);
+        };
+        if breaker.answers != self.answers {
+            return Outcome::Failed(why);
+        }
+        let wait = match breaker.state {
             // Of many that were under way when it went down, the first opened it.
-            Some(Breaker::Open { until, .. }) if now < *until => *until - now,
-            Some(Breaker::HalfOpen { .. }) if !self.probe => OPEN_MIN,
-            earlier => {
-                let wait = match earlier {
-                    None => OPEN_MIN,
-                    Some(Breaker::Open { wait, .. } | Breaker::HalfOpen { wait, .. }) => {
-                        wait.saturating_mul(2).min(OPEN_MAX)
-                    }
-                };
-                let until = now + wait;
-                all.insert(self.endpoint.to_owned(), Breaker::Open { until, wait });
-                wait
+            State::Open { until, .. } if now < until => return waits(until - now, why),
+            State::HalfOpen { .. } if !self.probe => return waits(OPEN_MIN, why),
+            State::Closed => OPEN_MIN,
+            State::Open { wait, .. } | State::HalfOpen { wait, .. } => {
+                wait.saturating_mul(2).min(OPEN_MAX)
             }
         };
+        let until = now + wait;
+        breaker.state = State::Open { until, wait };
         waits(wait, why)
     }
 }
@@ -186,6 +204,16 @@ mod tests {
         let probe = breakers.ask("a", later).unwrap();
         assert_eq!(wait(late.down(refused(), later)), OPEN_MIN);
         assert_eq!(wait(probe.down(refused(), later)), OPEN_MIN * 2);
+    }
+
+    #[test]
+    fn where_others_are_answered_meanwhile_the_failure_is_the_deliverys_own() {
+        let (breakers, now) = (Breakers::default(), Instant::now());
+        let (poison, other) = (breakers.ask("a", now), breakers.ask("a", now));
+        other.unwrap().well();
+        let outcome = poison.unwrap().down(refused(), now);
+        assert_eq!(outcome, Outcome::Failed(refused()));
+        breakers.ask("a", now).unwrap().well();
     }
 
     #[test]

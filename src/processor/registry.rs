@@ -33,6 +33,8 @@ use crate::processor::rules;
 #[cfg(feature = "slack")]
 use crate::processor::slack;
 use crate::processor::template;
+#[cfg(feature = "webhook")]
+use crate::processor::webhook;
 
 /// Makes a decorator of an item of `tidings.decorators`.
 type MakeDecorator = fn(&Section, &Services) -> Result<Arc<dyn Decorator>, ConfigError>;
@@ -58,6 +60,8 @@ const SENDERS: &[(&str, MakeSender)] = &[
     (slack::NAME, slack::build),
     #[cfg(feature = "apprise")]
     (apprise::NAME, apprise::build),
+    #[cfg(feature = "webhook")]
+    (webhook::NAME, webhook::build),
 ];
 
 /// What a processor may be given when it is made.
@@ -199,7 +203,12 @@ pub(crate) mod tests {
         super::decorators(&config.settings()?, &services())
     }
 
-    #[cfg(all(feature = "email", feature = "slack", feature = "apprise"))]
+    #[cfg(all(
+        feature = "email",
+        feature = "slack",
+        feature = "apprise",
+        feature = "webhook"
+    ))]
     #[test]
     fn the_configuration_knows_every_sender_and_warns_of_no_other() {
         let names: Vec<&str> = SENDERS.iter().map(|(name, _)| *name).collect();
@@ -225,6 +234,59 @@ pub(crate) mod tests {
         let error = error.to_string();
         for word in ["transportConfig` is missing", "tidings.yaml:1:", "hostname"] {
             assert!(error.contains(word), "{word} in {error}");
+        }
+    }
+
+    #[cfg(feature = "webhook")]
+    #[test]
+    fn what_is_wrong_with_an_endpoint_is_told_at_its_key_and_without_its_secret() {
+        let secret = "secret: whsec_canarycanarycanarycanarycanarycanary";
+        for (endpoint, words) in [
+            (
+                format!("{{ name: a, url: \"http://10.0.0.1/hook\", {secret} }}"),
+                "private|endpoints[0].url|allowPrivate",
+            ),
+            (
+                "{ name: a, url: \"https://b.c/hook\" }".to_owned(),
+                "secret` is missing|whsec_",
+            ),
+            (
+                format!("{{ name: A b, url: \"https://b.c/\", {secret} }}"),
+                "is no name|deploy-bot",
+            ),
+            (
+                format!("{{ name: a, url: \"ftp://b.c/hook\", {secret} }}"),
+                "http or https|tidings.yaml:",
+            ),
+            (
+                "{ name: a, url: \"https://b.c/\", secret: canary }".to_owned(),
+                "whsec_|openssl rand",
+            ),
+            (
+                format!("{{ name: a, url: \"https://b.c/\", {secret}, timeout: 26s }}"),
+                "at most 25 s",
+            ),
+            (
+                format!("{{ name: a, url: \"https://b.c/\", {secret}, allowPrivate: [x] }}"),
+                "is not a network|10.1.0.0/16",
+            ),
+            (
+                format!("{{ name: a, url: \"https://b.c/\", {secret}, orgins: [] }}"),
+                "did you mean `origins`?",
+            ),
+        ] {
+            let yaml = format!(
+                "notifications: {{ processors: {{ webhook: {{ endpoints: [ {endpoint} ] }} }} }}"
+            );
+            let (_folder, config) = load(&yaml);
+            let error = super::senders(&config, &services())
+                .err()
+                .unwrap()
+                .to_string();
+            for word in words.split('|') {
+                assert!(error.contains(word), "{word} in {error}");
+            }
+            assert!(!error.contains("canary"), "{error}");
         }
     }
 

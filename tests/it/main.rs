@@ -31,6 +31,7 @@ mod queue;
 mod roles;
 mod routing;
 mod schemas;
+mod sender;
 mod slack;
 mod store;
 mod support;

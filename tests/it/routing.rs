@@ -130,10 +130,20 @@ async fn house(senders: &[&Arc<Memory>]) -> House {
 impl House {
     /// Sends as `ci`, and returns the submission's story once none of its deliveries is open.
     pub(crate) async fn story(&self, recipients: Value, payload: Value) -> Timeline {
+        self.story_of("ci", recipients, payload).await
+    }
+
+    /// The same, sent by somebody.
+    pub(crate) async fn story_of(
+        &self,
+        origin: &str,
+        recipients: Value,
+        payload: Value,
+    ) -> Timeline {
         let body = json!({"recipients": recipients, "payload": payload});
         let answer = client()
             .post(self.served.url("/api/notifications/notifications"))
-            .bearer_auth(Self::token("ci"))
+            .bearer_auth(Self::token(origin))
             .json(&body)
             .send()
             .await

@@ -28,7 +28,7 @@ use tidings::submission::Submission;
 /// Reads a form and writes it again; an error is why it is refused.
 type RoundTrip = fn(&Value) -> Result<Value, String>;
 
-const FORMS: [(&str, RoundTrip); 8] = [
+const FORMS: [(&str, RoundTrip); 9] = [
     ("submission", draft),
     ("accepted-submission", serde::<Submission>),
     ("chunk", serde::<Chunk>),
@@ -37,6 +37,7 @@ const FORMS: [(&str, RoundTrip); 8] = [
     ("signal", serde::<Signal>),
     ("reply", serde::<Reply>),
     ("dead-letter", serde::<DeadLetter>),
+    ("webhook", serde::<tidings::processor::webhook::Body>),
 ];
 
 fn serde<T: Serialize + DeserializeOwned>(body: &Value) -> Result<Value, String> {

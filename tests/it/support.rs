@@ -1,6 +1,7 @@
 //! What several integration tests need.
 
 pub(crate) mod app;
+pub(crate) mod hook;
 pub(crate) mod page;
 pub(crate) mod postgres;
 pub(crate) mod producer;
