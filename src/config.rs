@@ -32,6 +32,7 @@ pub use self::settings::CatalogSource;
 pub use self::settings::ChannelSettings;
 pub use self::settings::DecoratorSettings;
 pub use self::settings::DiscoveryEndpoint;
+pub use self::settings::EventBus;
 pub use self::settings::ExternalAccess;
 pub use self::settings::InboxRetention;
 pub use self::settings::IngestSettings;

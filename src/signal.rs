@@ -72,11 +72,69 @@ impl Signal {
         }
     }
 
+    /// A signal as plugins publish it on the peer's events bus, where one ref needs no list; `None`
+    /// for what is no signal, or has no channel or message.
+    pub fn of_bus(mut payload: Value) -> Option<Self> {
+        let refs = payload.pointer_mut("/recipients/entityRef");
+        if let Some(one) = refs
+            && one.is_string()
+        {
+            *one = Value::Array(vec![one.take()]);
+        }
+        let signal: Self = serde_json::from_value(payload).ok()?;
+        let empty = signal.channel.is_empty() || !signal.message.is_object();
+        (!empty).then_some(signal)
+    }
+
     /// Whether somebody who owns `refs` should see it.
     pub fn concerns(&self, refs: &[String]) -> bool {
         match &self.recipients {
             SignalRecipients::Broadcast => true,
             SignalRecipients::User { refs: wanted } => wanted.iter().any(|one| refs.contains(one)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_plugins_publish_is_read_and_nonsense_is_not() {
+        let of = |recipients: Value, channel: &str, message: Value| {
+            let payload = json!({"recipients": recipients, "channel": channel, "message": message});
+            Signal::of_bus(payload)
+        };
+        let message = json!({"a": 1});
+        let group = "group:default/payments";
+        let one = of(
+            json!({"type": "user", "entityRef": group}),
+            "x",
+            message.clone(),
+        );
+        let list = of(
+            json!({"type": "user", "entityRef": [group]}),
+            "x",
+            message.clone(),
+        );
+        assert_eq!(one, list);
+        let refs = vec![group.to_owned()];
+        assert_eq!(one.unwrap().recipients, SignalRecipients::User { refs });
+        let all = json!({"type": "broadcast"});
+        assert!(of(all.clone(), "x", message.clone()).is_some());
+        for nonsense in [
+            of(all.clone(), "", message.clone()),
+            of(all, "x", Value::Null),
+            of(json!({"type": "user"}), "x", message.clone()),
+            of(
+                json!({"type": "user", "entityRef": [1]}),
+                "x",
+                message.clone(),
+            ),
+            of(Value::Null, "x", message),
+            Signal::of_bus(json!("x")),
+        ] {
+            assert_eq!(nonsense, None);
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Signals to open pages: the peer's WebSocket, and a stream of server-sent events of our own.
+//! They come from the queue, and from the events bus of a Backstage where there is one.
 //!
 //! A hint only: REST is the truth. Whoever may have missed one is told to reload: its stream ends
 //! with `reload`, its socket closes with 1012, and the page comes back. Every page has a bounded
 //! buffer; one that does not read loses its place and nobody else's.
 
+#[cfg(feature = "backstage")]
+mod bus;
 mod handshake;
 mod hub;
 mod socket;
@@ -16,6 +19,8 @@ use axum::routing::get;
 use serde_json::Value;
 use serde_json::json;
 
+#[cfg(feature = "backstage")]
+pub use self::bus::Bus;
 pub use self::hub::Hub;
 pub use self::stream::events;
 

@@ -135,6 +135,10 @@ pub mod metric {
     pub const CATALOG_ANSWERS: &str = "tidings_catalog_answers_total";
     /// Gauge: open pages.
     pub const STREAMS: &str = "tidings_streams_open";
+    /// Counter: events of a Backstage's bus, by `outcome` (`told`, `ignored`).
+    pub const BUS_EVENTS: &str = "tidings_bus_events_total";
+    /// Gauge: 1 while this process hears a Backstage's bus.
+    pub const BUS_SUBSCRIBED: &str = "tidings_bus_subscribed";
     /// Counter, by `issuer` (`users`, `plugins`, `external`) and `outcome` (`ok`, `failed`): fetches
     /// of the public keys that tokens are verified with.
     pub const KEY_FETCHES: &str = "tidings_key_fetches_total";
@@ -227,6 +231,14 @@ fn describe() {
         "Look-ups in a live catalog by where the answer came from."
     );
     metrics::describe_gauge!(metric::STREAMS, "Open pages.");
+    metrics::describe_counter!(
+        metric::BUS_EVENTS,
+        "Events of a Backstage's bus by outcome."
+    );
+    metrics::describe_gauge!(
+        metric::BUS_SUBSCRIBED,
+        "Whether this process hears a Backstage's bus."
+    );
     metrics::describe_counter!(
         metric::KEY_FETCHES,
         "Fetches of issuers' public keys by whose they are and outcome."

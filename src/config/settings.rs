@@ -73,6 +73,8 @@ pub struct Settings {
     pub backstage: BackstageSettings,
     /// `tidings.users.jwks`: where the public keys of those who sign user tokens are.
     pub user_issuers: Vec<Url>,
+    /// `events.useEventBus`: whether pages hear what other plugins of a Backstage tell them.
+    pub event_bus: EventBus,
     /// `tidings.decorators`, in the order in which they run.
     pub decorators: Vec<DecoratorSettings>,
     /// `tidings.senders`: those that are somebody else's workers.
@@ -81,6 +83,19 @@ pub struct Settings {
     pub default_settings: Defaults,
     /// No configuration at all, on a loopback address: a demo user and a login link. Only then.
     pub development: bool,
+}
+
+/// `events.useEventBus`. Source: Backstage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventBus {
+    /// Where there is one.
+    #[default]
+    Auto,
+    /// And it is a fault when there is none.
+    Always,
+    /// Not at all.
+    Never,
 }
 
 /// `tidings.queue`.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StartError;
+use crate::auth::Plugin;
+use crate::auth::PluginKeys;
 use crate::backstage::Backstage;
 use crate::backstage::Discovery;
 use crate::backstage::FixedToken;
@@ -11,6 +13,7 @@ use crate::backstage::LaterTokens;
 use crate::backstage::PluginTokens;
 use crate::catalog::Catalog;
 use crate::catalog::backstage::BackstageCatalog;
+use crate::config::EventBus;
 use crate::config::Settings;
 use crate::failure::Failure;
 
@@ -51,6 +54,20 @@ impl Calls {
         })?;
         Ok(Some(Self { backstage, signed }))
     }
+}
+
+/// The events bus of a Backstage, for the plugin `signals`; `None` where there is none or it is
+/// not to be used.
+pub(super) fn events(settings: &Settings, keys: &PluginKeys) -> Result<Option<Backstage>, Failure> {
+    let discovery = Discovery::new(&settings.backstage);
+    if settings.event_bus == EventBus::Never || discovery.internal("events").is_none() {
+        return Ok(None);
+    }
+    let tokens: Arc<dyn PluginTokens> = match &settings.backstage.token {
+        Some(token) => Arc::new(FixedToken::new(token)),
+        None => Arc::new(keys.speaking_as(Plugin::Signals)),
+    };
+    Backstage::new(discovery, tokens).map(Some)
 }
 
 /// The live catalog.

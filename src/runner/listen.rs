@@ -21,6 +21,8 @@ use crate::backstage::Discovery;
 #[cfg(feature = "backstage")]
 use crate::config::CatalogSource;
 use crate::config::Config;
+#[cfg(feature = "backstage")]
+use crate::config::EventBus;
 use crate::config::Settings;
 use crate::console;
 use crate::console::ConsoleParts;
@@ -301,6 +303,8 @@ impl Running {
         let hub = Hub::default();
         let queue = Arc::clone(&self.backend.queue);
         self.rest.spawn(hub.clone().run(queue, self.stop.clone()));
+        #[cfg(feature = "backstage")]
+        self.start_bus(settings, &hub);
         let board = services.board(settings);
         let parts = InboxParts {
             store: Arc::clone(&self.backend.store),
@@ -327,6 +331,23 @@ impl Running {
             routes = routes.merge(ingest::routes(parts));
         }
         routes
+    }
+
+    /// Hears what other plugins of a Backstage tell open pages, where there is one.
+    #[cfg(feature = "backstage")]
+    fn start_bus(&mut self, settings: &Settings, hub: &Hub) {
+        let backstage = match super::calls::events(settings, &self.plugin_keys) {
+            Ok(Some(backstage)) => backstage,
+            Ok(None) => return,
+            Err(failure) => return self.readiness.note("events bus", &failure.detail),
+        };
+        let bus = signals::Bus {
+            backstage,
+            hub: hub.clone(),
+            readiness: self.readiness.clone(),
+            required: settings.event_bus == EventBus::Always,
+        };
+        self.rest.spawn(bus.run(self.stop.clone()));
     }
 
     fn ingest(&mut self, settings: &Settings, services: &Services) -> IngestParts {

@@ -10,6 +10,8 @@ mod app_config;
 #[cfg(all(feature = "backstage", feature = "sqlite"))]
 mod apprise;
 mod auth;
+#[cfg(all(feature = "sqlite", feature = "backstage"))]
+mod bus;
 #[cfg(feature = "backstage")]
 mod catalog;
 mod channels;

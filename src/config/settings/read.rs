@@ -129,6 +129,10 @@ fn read_with(config: &Config, needs_store: bool) -> Result<Settings, ConfigError
         catalog: catalog(config, &raw, &backstage)?,
         backstage,
         user_issuers: user_issuers(&tidings.get("users").get("jwks"), &raw)?,
+        event_bus: config
+            .section("events.useEventBus")
+            .read_if_set()?
+            .unwrap_or_default(),
         decorators: decorators(&tidings.get("decorators"))?,
         senders: senders(&tidings.get("senders"), raw.queue.url.is_some())?,
         default_settings: notifications
