@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::Parcel;
 use super::Pipeline;
@@ -24,6 +27,9 @@ use crate::telemetry::metric;
 use crate::time::Timestamp;
 use crate::worker::Verdict;
 use crate::worker::Work;
+
+/// Submissions that are taken up side by side.
+const TAKEN_UP_AT_ONCE: usize = 16;
 
 /// Work on the submissions queues.
 pub struct Intake(pub Arc<Pipeline>);
@@ -61,8 +67,21 @@ impl Work for Intake {
         let now = Timestamp::now();
         let mut verdicts = Verdicts::new(batch.len());
         let mut parcels = Vec::with_capacity(batch.len());
+        // Side by side, since each may ask the catalog; in order, as they came.
+        let room = Semaphore::new(TAKEN_UP_AT_ONCE);
+        let mut taking = FuturesOrdered::new();
+        for message in batch {
+            taking.push_back(async {
+                // Never closed; if it were, going on without it would still be right.
+                let _room = room.acquire().await.ok();
+                self.take_up(message, now).await
+            });
+        }
         for (index, message) in batch.iter().enumerate() {
-            match self.take_up(message, now).await {
+            let Some(taken) = taking.next().await else {
+                break;
+            };
+            match taken {
                 Ok(parcel) => parcels.push((index, parcel)),
                 Err(Refusal::Invalid(invalid)) => {
                     self.refuse(message, &invalid).await;

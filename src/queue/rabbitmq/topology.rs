@@ -372,6 +372,61 @@ mod tests {
         }
     }
 
+    /// The arguments of a queue as JSON.
+    fn shown(table: &FieldTable) -> serde_json::Value {
+        let one = |(name, value): (&ShortString, &AMQPValue)| {
+            let value = match value {
+                AMQPValue::LongString(text) => text.to_string().into(),
+                AMQPValue::LongLongInt(number) => (*number).into(),
+                AMQPValue::LongInt(number) => (*number).into(),
+                other => panic!("{other:?}"),
+            };
+            (name.to_string(), value)
+        };
+        serde_json::Value::Object(table.into_iter().map(one).collect())
+    }
+
+    #[test]
+    fn the_asyncapi_document_says_what_is_declared() {
+        let document: serde_json::Value =
+            serde_json::from_str(include_str!("../../../schemas/asyncapi.json")).unwrap();
+        let channels = document["channels"].as_object().unwrap();
+        let mut queues = crate::topology::queues(&["{name}".to_owned()]);
+        queues.extend(crate::topology::decorate_queues(["{name}"].into_iter()));
+        let topology = Topology {
+            queues,
+            ..topology()
+        };
+        let mut declared: Vec<(String, FieldTable)> = topology.work_queues();
+        let step = Duration::from_secs(10);
+        declared.push(("wait.{delay}".to_owned(), topology.wait_arguments(step)));
+        for (key, arguments) in &declared {
+            let channel = &channels[key];
+            let mut expected = shown(arguments);
+            if key.starts_with("wait.") {
+                expected["x-message-ttl"] = "{delay}".into();
+            } else {
+                assert_eq!(channel["x-binding"]["routingKey"], key.as_str());
+            }
+            assert_eq!(channel["x-arguments"], expected, "{key}");
+            assert_eq!(channel["address"], topology.name(key), "{key}");
+        }
+        let is = |channel: &serde_json::Value| channel["bindings"]["amqp"]["is"] == "queue";
+        let documented = channels.values().filter(|channel| is(channel)).count();
+        assert_eq!(documented, declared.len(), "no queue beside those");
+        for (key, name, kind) in [
+            ("work", topology.work().to_owned(), "topic"),
+            ("submit", topology.submit(), "fanout"),
+            ("signals", topology.signals(), "fanout"),
+        ] {
+            let exchange = &channels[key]["bindings"]["amqp"]["exchange"];
+            assert_eq!(
+                (&exchange["name"], &exchange["type"]),
+                (&name.into(), &kind.into())
+            );
+        }
+    }
+
     #[test]
     fn no_queue_returns_its_dead_to_itself() {
         for (key, arguments) in topology().work_queues() {
