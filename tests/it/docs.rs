@@ -71,6 +71,8 @@ fn the_runbook_asks_for_metrics_that_there_are() {
         metric::DEAD_LETTERS,
         metric::KEY_FETCHES,
         metric::ROWS,
+        metric::CATALOG_REQUESTS,
+        metric::BUS_SUBSCRIBED,
     ];
     let runbook = read("deploy/runbook.md");
     let word = |c: char| !c.is_ascii_lowercase() && c != '_';
