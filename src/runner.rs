@@ -298,6 +298,7 @@ impl Running {
                 catalog: Arc::clone(&services.catalog),
                 schedule: settings.retry_of(sender.name()).clone(),
                 lease: settings.lease,
+                rate: settings.rate_of(sender.name()),
                 app_base_url: settings.app_base_url.clone(),
                 events: self.events.clone(),
                 gate: tokio::sync::Semaphore::new(sender.concurrency().max(1)),

@@ -6,6 +6,7 @@
 
 mod claims;
 mod outcome;
+mod pace;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub struct Deliveries {
     pub schedule: RetrySchedule,
     /// How long a claim holds. A sender that vanishes delays its deliveries by this.
     pub lease: Duration,
+    /// The time between the beginnings of two sends of this channel, over all processes.
+    pub rate: Option<Duration>,
     /// What links are resolved against.
     pub app_base_url: Url,
     /// For the terminal.
@@ -78,7 +81,7 @@ impl Work for Deliveries {
 
     fn batch(&self) -> usize {
         // Up to 50 deliveries each: what fits a lease even at a slow relay.
-        8
+        self.messages(8)
     }
 
     fn timeout(&self) -> Duration {
@@ -128,11 +131,28 @@ impl Deliveries {
             Err(failure) => return self.give_back(&turn, failure).await,
         };
 
+        let starts = match self.starts(&turn).await {
+            Ok(starts) => starts,
+            Err(failure) => return self.give_back(&turn, failure).await,
+        };
+
         let mut sending = FuturesUnordered::new();
-        for (claimed, person) in turn.mine.iter().zip(&people) {
-            sending.push(self.attempt_one(claimed, person.as_ref(), until));
-        }
         let mut tries = Vec::with_capacity(turn.mine.len());
+        for ((claimed, person), start) in turn.mine.iter().zip(&people).zip(starts.at) {
+            let person = person.as_ref();
+            match start {
+                Some(start) => sending.push(self.attempt_one(claimed, person, start, until)),
+                None => tries.push(Try {
+                    claimed,
+                    person,
+                    came: Came::Of(Outcome::Waits {
+                        after: starts.wait,
+                        reason: Reason::Rate,
+                        detail: "above the rate of its channel".to_owned(),
+                    }),
+                }),
+            }
+        }
         while let Some(one) = sending.next().await {
             tries.push(one);
         }
@@ -170,13 +190,15 @@ impl Deliveries {
             .collect())
     }
 
-    /// Sends one delivery once there is room for it.
+    /// Sends one delivery once its turn has come and there is room for it.
     async fn attempt_one<'a>(
         &self,
         claimed: &'a Claimed<'a>,
         person: Option<&'a CatalogUser>,
+        start: Instant,
         until: Instant,
     ) -> Try<'a> {
+        tokio::time::sleep_until(start).await;
         // The gate is never closed; if it were, sending without it would still be right.
         let _room = self.gate.acquire().await.ok();
         let came = self.send(claimed, person, until).await;

@@ -45,6 +45,7 @@ pub use self::persist::NewDelivery;
 pub use self::persist::Reported;
 pub use self::persist::Row;
 pub use self::persist::RowStored;
+pub use self::persist::Turns;
 pub use self::reading::Counts;
 pub use self::reading::Direction;
 pub use self::reading::Mark;
@@ -138,6 +139,17 @@ pub trait Store: Send + Sync + 'static {
     /// of the same notification: what a service may change in place. Only what has an id of the
     /// service. Answers in the order asked.
     async fn earlier(&self, ids: &[Uuid]) -> Result<Vec<Option<Earlier>>, StoreError>;
+
+    /// Takes up to `count` turns to send of `channel`, `gap` apart, that begin within `within` from
+    /// now. All senders of a channel take from one line, so that its rate holds across them; turns
+    /// that nobody took are not saved up.
+    async fn take_turns(
+        &self,
+        channel: &str,
+        count: u32,
+        gap: Duration,
+        within: Duration,
+    ) -> Result<Turns, StoreError>;
 
     /// Gives claimed deliveries back untried.
     async fn release(&self, token: Uuid, ids: &[Uuid]) -> Result<(), StoreError>;

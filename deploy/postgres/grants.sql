@@ -37,6 +37,7 @@ grant select, insert, update on delivery to tidings_sender;
 grant select, insert on dead_letter to tidings_sender;
 grant select on channel_pause to tidings_sender;
 grant select (submission, no, accepted_at) on submission_chunk to tidings_sender;
+grant select, insert, update on rate to tidings_sender;
 
 -- inbox: reads and marks; settings; for operators, timelines, dead letters and tokens.
 grant select, update on notification to tidings_inbox;

@@ -112,6 +112,45 @@ fn iso(text: &str) -> Option<Duration> {
     days.checked_add(time)?.try_into().ok()
 }
 
+/// How often something may happen, as the time between two: `50/s`, `600/m`, `10/h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate(pub Duration);
+
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(RateVisitor).map(Self)
+    }
+}
+
+struct RateVisitor;
+
+impl Visitor<'_> for RateVisitor {
+    type Value = Duration;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a rate, as in 50/s, 600/m or 10/h")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+        rate(text).ok_or_else(|| {
+            E::custom("is not a rate of 1/h to 100000/s\nwrite it as 50/s, 600/m or 10/h")
+        })
+    }
+}
+
+fn rate(text: &str) -> Option<Duration> {
+    let (count, unit) = text.split_once('/')?;
+    let count: u32 = count.trim().parse().ok()?;
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return None,
+    };
+    let gap = Duration::from_secs(seconds).checked_div(count)?;
+    (Duration::from_micros(10) <= gap).then_some(gap)
+}
+
 /// A number of bytes: a number, or `64KiB`, `1MiB`, `10MB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub usize);
@@ -166,6 +205,17 @@ mod tests {
 
     fn seconds(text: &str) -> Option<f64> {
         parse(text).map(|duration| duration.as_secs_f64())
+    }
+
+    #[test]
+    fn a_rate_is_the_time_between_two() {
+        let gap = |text: &str| rate(text).map(|gap| gap.as_micros());
+        assert_eq!(gap("50/s"), Some(20_000));
+        assert_eq!(gap("600/m"), Some(100_000));
+        assert_eq!(gap("10 / h"), Some(360_000_000));
+        for text in ["50", "0/s", "-1/s", "1/d", "1000000/s", "/s"] {
+            assert_eq!(gap(text), None, "{text}");
+        }
     }
 
     #[test]

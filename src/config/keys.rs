@@ -107,6 +107,10 @@ pub const KEYS: &[(&str, &str)] = &[
         "tidings.channels.*.retry",
         "the waits between attempts on this channel",
     ),
+    (
+        "tidings.channels.*.rate",
+        "how many sends may begin in a time, over all processes, as in 50/s",
+    ),
     ("tidings.retention", "how long things are kept"),
     (
         "tidings.retention.submissions",

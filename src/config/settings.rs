@@ -136,6 +136,8 @@ pub struct IngestSettings {
 pub struct ChannelSettings {
     /// The waits between attempts; absent: `tidings.retry`.
     pub retry: Option<RetrySchedule>,
+    /// The time between the beginnings of two sends, over all processes; absent: no limit.
+    pub rate: Option<Duration>,
 }
 
 /// `tidings.retention`.
@@ -212,6 +214,11 @@ impl Settings {
             .get(channel)
             .and_then(|channel| channel.retry.as_ref())
             .unwrap_or(&self.retry)
+    }
+
+    /// The time between the beginnings of two sends of a channel, if it has a rate.
+    pub fn rate_of(&self, channel: &str) -> Option<Duration> {
+        self.channels.get(channel)?.rate
     }
 
     /// Every distinct wait of every schedule, shortest first: one wait queue each.

@@ -209,7 +209,8 @@ impl Deliveries {
         .increment(1);
         tracing::info!(delivery = %attempt.delivery, submission.id = %claimed.batch.header.id,
             channel, attempt = claimed.attempt, outcome, reason, "delivery");
-        if !self.events.is_heard() {
+        let paced = attempt.uncounted && attempt.reason == Some(Reason::Rate);
+        if paced || !self.events.is_heard() {
             return;
         }
         let item = claimed.item;

@@ -42,6 +42,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V7__channel",
         include_str!("../../schemas/sql/sqlite/V7__channel.sql"),
     ),
+    (
+        "V8__rate",
+        include_str!("../../schemas/sql/sqlite/V8__rate.sql"),
+    ),
 ];
 
 /// Brings the file to this version's schema.

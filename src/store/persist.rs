@@ -1,5 +1,7 @@
 //! What is persisted of a chunk, and what became of it.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde::Serialize;
 use uuid::Uuid;
@@ -125,6 +127,25 @@ pub enum Claim {
     Done,
     /// Somebody else holds it, or its time has not come: not before this moment.
     NotBefore(Timestamp),
+}
+
+/// Turns to send, taken of a channel's rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// How long from now the first one begins; where there is none, when one would.
+    pub after: Duration,
+    /// How many there are, one after the other.
+    pub count: u32,
+}
+
+impl Turns {
+    /// How many of `wanted` turns, `gap` apart and the first `after` from now, begin `within`.
+    pub(super) fn of(after: Duration, wanted: u32, gap: Duration, within: Duration) -> Self {
+        let room = within.saturating_sub(after).as_nanos();
+        let fit = room.div_ceil(gap.as_nanos().max(1));
+        let count = u32::try_from(fit).unwrap_or(u32::MAX).min(wanted);
+        Self { after, count }
+    }
 }
 
 /// What was sent before to the same target, for another submission of the same notification.

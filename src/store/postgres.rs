@@ -20,6 +20,7 @@ pub mod peer;
 mod persist;
 #[macro_use]
 mod pool;
+mod rate;
 mod schema;
 mod timeline;
 mod tls;
@@ -67,6 +68,7 @@ use crate::store::StoreError;
 use crate::store::Summary;
 use crate::store::Timeline;
 use crate::store::Token;
+use crate::store::Turns;
 use crate::time::Timestamp;
 
 /// Connections of a process, unless it is told otherwise.
@@ -208,6 +210,18 @@ impl Store for PostgresStore {
 
     async fn earlier(&self, ids: &[Uuid]) -> Result<Vec<Option<Earlier>>, StoreError> {
         work!(self, |client, _| delivery::earlier(client, ids))
+    }
+
+    async fn take_turns(
+        &self,
+        channel: &str,
+        count: u32,
+        gap: Duration,
+        within: Duration,
+    ) -> Result<Turns, StoreError> {
+        work!(self, |client, _| rate::take_turns(
+            client, channel, count, gap, within
+        ))
     }
 
     async fn release(&self, token: Uuid, ids: &[Uuid]) -> Result<(), StoreError> {

@@ -16,6 +16,7 @@ mod operate;
 mod people;
 mod persist;
 mod prune;
+mod rate;
 mod stranded;
 mod timeline;
 mod types;
@@ -54,6 +55,7 @@ use super::StoreError;
 use super::Summary;
 use super::Timeline;
 use super::Token;
+use super::Turns;
 use crate::delivery::Attempt;
 use crate::delivery::DeliveryBatch;
 use crate::notification::Notification;
@@ -129,6 +131,18 @@ impl Store for SqliteStore {
     async fn earlier(&self, ids: &[Uuid]) -> Result<Vec<Option<Earlier>>, StoreError> {
         let ids = ids.to_vec();
         self.read(move |from| deliveries::earlier(from, &ids)).await
+    }
+
+    async fn take_turns(
+        &self,
+        channel: &str,
+        count: u32,
+        gap: Duration,
+        within: Duration,
+    ) -> Result<Turns, StoreError> {
+        let channel = channel.to_owned();
+        self.write(move |to| rate::take_turns(to, &channel, count, gap, within))
+            .await
     }
 
     async fn release(&self, token: Uuid, ids: &[Uuid]) -> Result<(), StoreError> {

@@ -30,6 +30,7 @@ mod packages;
 mod page;
 mod producers;
 mod queue;
+mod rate;
 mod roles;
 mod routing;
 mod schemas;

@@ -79,6 +79,9 @@ macro_rules! conformance {
                 what_was_sent_before_for_a_scope_is_found,
                 an_expanded_delivery_is_replaced_by_its_targets,
                 an_unknown_delivery_is_done;
+            rate:
+                turns_are_given_once_and_one_after_the_other,
+                each_channel_has_a_line_of_its_own;
             foreign:
                 what_is_reported_is_where_a_delivery_stands,
                 what_is_reported_comes_with_a_message_that_carries_it,

@@ -9,6 +9,7 @@ use serde::de::IgnoredAny;
 
 use super::CatalogSource;
 use crate::config::duration::Bytes;
+use crate::config::duration::Rate;
 use crate::config::duration::Setting;
 use crate::processor::Audience;
 use crate::processor::Filter;
@@ -72,6 +73,7 @@ pub(super) struct Store {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Channel {
     pub(super) retry: Option<Vec<Setting>>,
+    pub(super) rate: Option<Rate>,
 }
 
 #[derive(Default, Deserialize)]

@@ -25,6 +25,7 @@ use super::raw;
 use super::raw::Raw;
 use crate::config::Config;
 use crate::config::duration::Bytes;
+use crate::config::duration::Rate;
 use crate::config::duration::Setting;
 use crate::config::error::ConfigError;
 use crate::config::keys;
@@ -321,7 +322,8 @@ fn channels(
 ) -> Result<BTreeMap<String, ChannelSettings>, ConfigError> {
     let channel = |(name, channel): (&String, &raw::Channel)| {
         let retry = schedule(&section.get(name).get("retry"), channel.retry.as_deref())?;
-        Ok((name.clone(), ChannelSettings { retry }))
+        let rate = channel.rate.map(|Rate(gap)| gap);
+        Ok((name.clone(), ChannelSettings { retry, rate }))
     };
     raw.channels.iter().map(channel).collect()
 }

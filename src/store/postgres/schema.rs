@@ -45,6 +45,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V7__channel",
         include_str!("../../../schemas/sql/postgres/V7__channel.sql"),
     ),
+    (
+        "V8__rate",
+        include_str!("../../../schemas/sql/postgres/V8__rate.sql"),
+    ),
 ];
 
 /// The version this code needs.

@@ -71,6 +71,8 @@ pub(crate) struct Plan {
     pub(crate) chain: Chain,
     /// Senders.
     pub(crate) senders: Vec<Arc<dyn Sender>>,
+    /// The time between two sends of each of them.
+    pub(crate) rate: Option<Duration>,
     /// Whom else to believe; who knows the groups is the catalog above.
     pub(crate) trust: Trust,
 }
@@ -173,7 +175,7 @@ impl House {
             async move { stop.run_until_cancelled(keys.run(Duration::ZERO)).await }
         });
         site.start_decorator(&plan);
-        site.start_senders(&plan.senders);
+        site.start_senders(&plan.senders, plan.rate);
         let served = site.serve(&plan).await;
         Self {
             served,
@@ -244,7 +246,7 @@ impl Site {
         self.work(&[DEAD], Arc::new(Undertaker(pipeline)));
     }
 
-    fn start_senders(&self, senders: &[Arc<dyn Sender>]) {
+    fn start_senders(&self, senders: &[Arc<dyn Sender>], rate: Option<Duration>) {
         for sender in senders {
             let lanes = [false, true].map(|bulk| topology::deliver(sender.name(), bulk));
             let work = Deliveries {
@@ -252,6 +254,7 @@ impl Site {
                 store: Arc::clone(&self.store),
                 catalog: Arc::clone(&self.catalog),
                 lease: std::time::Duration::from_secs(60),
+                rate,
                 schedule: RetrySchedule::default(),
                 app_base_url: self.base_url.clone(),
                 events: Events::default(),

@@ -9,6 +9,7 @@ pub(crate) mod import;
 pub(crate) mod inbox;
 pub(crate) mod operate;
 pub(crate) mod persist;
+pub(crate) mod rate;
 pub(crate) mod story;
 pub(crate) mod stranded;
 pub(crate) mod timeline;
