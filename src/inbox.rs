@@ -6,6 +6,7 @@
 mod backup;
 mod channels;
 mod dead;
+mod endpoints;
 mod operate;
 mod query;
 mod rest;
@@ -98,6 +99,8 @@ fn ours() -> Router<Parts> {
         .route(&at("mark-all-read"), post(rest::mark_all_read))
         .route(&at("inbox"), get(operate::inbox))
         .route(&at("status"), get(operate::status))
+        .route(&at("endpoints"), get(endpoints::list))
+        .route(&at("endpoints/{channel}/{name}"), delete(endpoints::enable))
         .route(&at("submissions"), get(submissions::by_key))
         .route(&at("submissions/{id}"), get(submissions::by_id))
         .route(&at("dead-letters"), get(dead::list))

@@ -222,6 +222,17 @@ pub struct Outgoing<'a> {
     pub attempt: u32,
 }
 
+/// A target with a fate of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The target.
+    pub name: String,
+    /// Changes when its configuration does; one that was disabled is then enabled.
+    pub version: String,
+    /// How long nothing may come through before it is disabled.
+    pub disable_after: Duration,
+}
+
 /// What came of sending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -239,6 +250,12 @@ pub enum Outcome {
     },
     /// It did not work.
     Failed(Failure),
+    /// The endpoint it goes to wants nothing any more: it failed for good, and the endpoint is
+    /// disabled.
+    Gone {
+        /// One sentence.
+        detail: String,
+    },
     /// It was not tried, since what it goes to has a fate of its own and is away, or full for now,
     /// while the service as a whole works. It comes again, and that counts as no try.
     Waits {
@@ -286,6 +303,12 @@ pub trait Sender: Send + Sync + 'static {
     /// what that was.
     fn updates(&self) -> bool {
         false
+    }
+
+    /// The targets that have a fate of their own: each is disabled by itself when it is gone, or
+    /// has failed for too long.
+    fn endpoints(&self) -> Vec<Endpoint> {
+        Vec::new()
     }
 
     /// The targets of one notification that has no single person (of every one, for a sender that

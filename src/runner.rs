@@ -299,6 +299,7 @@ impl Running {
                 schedule: settings.retry_of(sender.name()).clone(),
                 lease: settings.lease,
                 rate: settings.rate_of(sender.name()),
+                endpoints: crate::sender::Endpoints::default(),
                 app_base_url: settings.app_base_url.clone(),
                 events: self.events.clone(),
                 gate: tokio::sync::Semaphore::new(sender.concurrency().max(1)),

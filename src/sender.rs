@@ -5,6 +5,7 @@
 //! notifications with many targets.
 
 mod claims;
+mod endpoints;
 mod outcome;
 mod pace;
 
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use self::claims::Claimed;
 use self::claims::Turn;
+pub use self::endpoints::Endpoints;
 use self::outcome::Came;
 use self::outcome::Try;
 use crate::catalog::Catalog;
@@ -65,6 +67,8 @@ pub struct Deliveries {
     pub lease: Duration,
     /// The time between the beginnings of two sends of this channel, over all processes.
     pub rate: Option<Duration>,
+    /// What is known of endpoints that fail.
+    pub endpoints: Endpoints,
     /// What links are resolved against.
     pub app_base_url: Url,
     /// For the terminal.
@@ -131,8 +135,12 @@ impl Deliveries {
             Err(failure) => return self.give_back(&turn, failure).await,
         };
 
-        let starts = match self.starts(&turn).await {
-            Ok(starts) => starts,
+        let ready = match self.disabled().await {
+            Ok(disabled) => self.starts(&turn).await.map(|starts| (disabled, starts)),
+            Err(failure) => Err(failure),
+        };
+        let (disabled, starts) = match ready {
+            Ok(ready) => ready,
             Err(failure) => return self.give_back(&turn, failure).await,
         };
 
@@ -140,6 +148,16 @@ impl Deliveries {
         let mut tries = Vec::with_capacity(turn.mine.len());
         for ((claimed, person), start) in turn.mine.iter().zip(&people).zip(starts.at) {
             let person = person.as_ref();
+            if let Some(detail) = disabled.get(&claimed.item.target) {
+                let (reason, detail) = (Reason::Rejected, detail.clone());
+                let came = Came::Of(Outcome::Skipped { reason, detail });
+                tries.push(Try {
+                    claimed,
+                    person,
+                    came,
+                });
+                continue;
+            }
             match start {
                 Some(start) => sending.push(self.attempt_one(claimed, person, start, until)),
                 None => tries.push(Try {
@@ -164,6 +182,7 @@ impl Deliveries {
             }
             _ => None,
         });
+        self.note(&tries).await;
         let following = self.record(&turn, tries).await?;
         match away {
             // What was sent is recorded and will be found done when the batch comes round again.

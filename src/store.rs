@@ -5,6 +5,7 @@
 //! (40001, 40P01) and lost connections are retried by the back end itself where that is safe.
 //! Nothing here decides: what to store and whom to tell is decided above this door.
 
+mod endpoint;
 mod import;
 mod letters;
 mod persist;
@@ -29,6 +30,8 @@ use crate::notification::Notification;
 use crate::settings::wire::Known;
 use crate::time::Timestamp;
 
+pub use self::endpoint::EndpointFailed;
+pub use self::endpoint::EndpointState;
 pub use self::import::ImportMark;
 pub use self::import::ImportPart;
 pub use self::import::ImportRows;
@@ -150,6 +153,16 @@ pub trait Store: Send + Sync + 'static {
         gap: Duration,
         within: Duration,
     ) -> Result<Turns, StoreError>;
+
+    /// The endpoints that fail now, or were disabled.
+    async fn endpoints(&self) -> Result<Vec<EndpointState>, StoreError>;
+
+    /// Notes that an endpoint failed; disables it where that has gone on for too long. Returns how
+    /// it stands, by the store's clock.
+    async fn endpoint_failed(&self, failed: &EndpointFailed) -> Result<EndpointState, StoreError>;
+
+    /// Forgets that an endpoint failed, or was disabled; says whether it had.
+    async fn endpoint_well(&self, channel: &str, name: &str) -> Result<bool, StoreError>;
 
     /// Gives claimed deliveries back untried.
     async fn release(&self, token: Uuid, ids: &[Uuid]) -> Result<(), StoreError>;

@@ -122,6 +122,8 @@ pub mod metric {
     pub const QUEUE_OLDEST_SECONDS: &str = "tidings_queue_oldest_seconds";
     /// Gauge, by `queue`: messages that wait.
     pub const QUEUE_READY: &str = "tidings_queue_ready";
+    /// Counter, by `channel`: endpoints that were disabled since they failed for too long.
+    pub const ENDPOINTS_DISABLED: &str = "tidings_endpoints_disabled_total";
     /// Counter, by `stage` and `reason`.
     pub const DEAD_LETTERS: &str = "tidings_dead_letters_total";
     /// Counter, by `decorator` and `outcome` (`kept`, `changed`, `dropped`, `failed`).

@@ -6,6 +6,7 @@ mod check;
 mod client;
 mod completions;
 mod dead;
+mod endpoints;
 mod events;
 mod import;
 mod list;
@@ -54,6 +55,7 @@ enum Command {
     Trace(trace::TraceArgs),
     Status(status::StatusArgs),
     Dead(dead::DeadArgs),
+    Endpoints(endpoints::EndpointsArgs),
     Processors(channels::ProcessorsArgs),
     Pause(channels::PauseArgs),
     Resume(channels::ResumeArgs),
@@ -91,6 +93,7 @@ fn run(command: Command) -> Result<ExitCode, StartError> {
         Command::Trace(args) => asked(trace::run(&args)),
         Command::Status(args) => asked(status::run(&args)),
         Command::Dead(args) => asked(dead::run(&args)),
+        Command::Endpoints(args) => asked(endpoints::run(&args)),
         Command::Processors(args) => asked(channels::processors(&args)),
         Command::Pause(args) => asked(channels::pause(&args)),
         Command::Resume(args) => asked(channels::resume(&args)),

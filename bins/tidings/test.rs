@@ -190,6 +190,12 @@ fn tell(args: &TestArgs, outcomes: Vec<(String, Outcome)>) -> Result<ExitCode, S
                 ("sent", None, detail, 0)
             }
             Outcome::Skipped { reason, detail } => ("skipped", Some(reason), detail, FAILED),
+            Outcome::Gone { detail } => (
+                "gone",
+                Some(tidings::failure::Reason::Rejected),
+                detail,
+                REFUSED,
+            ),
             Outcome::Waits { reason, detail, .. } => ("waits", Some(reason), detail, FAILED),
             Outcome::Failed(failure) => ("failed", Some(failure.reason), failure.detail, REFUSED),
         };

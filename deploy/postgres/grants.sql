@@ -38,6 +38,7 @@ grant select, insert on dead_letter to tidings_sender;
 grant select on channel_pause to tidings_sender;
 grant select (submission, no, accepted_at) on submission_chunk to tidings_sender;
 grant select, insert, update on rate to tidings_sender;
+grant select, insert, update, delete on endpoint to tidings_sender;
 
 -- inbox: reads and marks; settings; for operators, timelines, dead letters and tokens.
 grant select, update on notification to tidings_inbox;
@@ -46,4 +47,5 @@ grant select, insert, update on broadcast_mark, inbox_count to tidings_inbox;
 grant select, update on delivery to tidings_inbox;
 grant select, update, delete on dead_letter to tidings_inbox;
 grant select, insert, update, delete on setting, token to tidings_inbox;
+grant select, delete on endpoint to tidings_inbox;
 grant select, insert, delete on channel_pause to tidings_inbox;

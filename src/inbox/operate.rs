@@ -16,6 +16,7 @@ use crate::http::HttpError;
 use crate::http::no_query;
 use crate::queue::Depth;
 use crate::store::ChannelSummary;
+use crate::store::EndpointState;
 use crate::store::Process;
 use crate::time::Timestamp;
 
@@ -45,10 +46,11 @@ pub(super) async fn status(
     no_query(&uri)?;
     caller.operator()?;
     let now = Timestamp::now();
-    let (processes, summary, depths, pauses) = tokio::join!(
+    let (processes, summary, depths, endpoints, pauses) = tokio::join!(
         parts.store.processes(),
         parts.store.summary(),
         parts.queue.depths(),
+        parts.store.endpoints(),
         parts.store.pauses()
     );
     let mut degraded: Vec<String> = parts
@@ -70,6 +72,8 @@ pub(super) async fn status(
     degraded.extend(processes.iter().flat_map(|one| process_troubles(one, now)));
     degraded.extend(depths.iter().filter_map(|one| queue_trouble(one, now)));
     degraded.extend(summary.channels.iter().filter_map(channel_trouble));
+    // Where the store is away, that is told already.
+    degraded.extend(endpoints.iter().flatten().filter_map(endpoint_trouble));
     degraded.sort();
     degraded.dedup();
     Ok(Json(json!({
@@ -117,6 +121,21 @@ fn queue_trouble(depth: &Depth, now: Timestamp) -> Option<String> {
             waited.as_secs()
         )
     })
+}
+
+/// An endpoint that was disabled.
+fn endpoint_trouble(endpoint: &EndpointState) -> Option<String> {
+    let EndpointState {
+        channel,
+        name,
+        detail,
+        ..
+    } = endpoint;
+    let at = endpoint.disabled_at?;
+    Some(format!(
+        "endpoint {channel} {name} is disabled since {at}: {detail}; to take it up again: \
+         tidings endpoints enable {channel} {name}"
+    ))
 }
 
 /// A channel whose last try failed while others wait.

@@ -18,6 +18,8 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use http::header::CONTENT_TYPE;
+use sha2::Digest as _;
+use sha2::Sha256;
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -41,6 +43,7 @@ use crate::config::Section;
 use crate::failure::Failure;
 use crate::failure::Reason;
 use crate::processor::Audience;
+use crate::processor::Endpoint;
 use crate::processor::Filter;
 use crate::processor::Outcome;
 use crate::processor::Outgoing;
@@ -80,6 +83,7 @@ struct Port {
     origins: Option<Vec<String>>,
     allow: AllowPrivate,
     limit: Duration,
+    patience: Duration,
     client: reqwest::Client,
     places: Semaphore,
 }
@@ -124,6 +128,7 @@ impl Webhook {
                 origins: endpoint.origins.clone(),
                 allow: endpoint.allow_private.clone(),
                 limit: endpoint.limit(),
+                patience: endpoint.patience(),
                 client,
                 places: Semaphore::new(PLACES),
             })
@@ -139,6 +144,20 @@ impl Port {
     fn wants(&self, outgoing: &Outgoing<'_>) -> bool {
         let from_there = |origins: &Vec<String>| origins.iter().any(|one| one == outgoing.origin);
         self.origins.as_ref().is_none_or(from_there) && self.filter.passes(outgoing.payload)
+    }
+
+    /// Changes when where it is posted, or by which keys, does: an endpoint that is configured
+    /// anew is a new one.
+    fn version(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.url.as_str());
+        for key in &self.keys {
+            hash.update(signatures(std::slice::from_ref(key), "version", 0, b""));
+        }
+        hash.finalize()[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     /// Posts it, and says what came of it; `Err` where nothing did.
@@ -192,6 +211,15 @@ impl Sender for Webhook {
 
     fn concurrency(&self) -> usize {
         CONCURRENCY
+    }
+
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let endpoint = |port: &Port| Endpoint {
+            name: port.name.clone(),
+            version: port.version(),
+            disable_after: port.patience,
+        };
+        self.ports.iter().map(endpoint).collect()
     }
 
     async fn targets(&self, notification: &Outgoing<'_>) -> Result<Vec<String>, Failure> {

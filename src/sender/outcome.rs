@@ -150,6 +150,13 @@ impl Deliveries {
                 attempt.next_at = wait.map(|wait| now.plus(wait));
                 Some((attempt, wait))
             }
+            Outcome::Gone { detail } => {
+                let reason = Some(Reason::Rejected);
+                Some((
+                    attempt(DeliveryState::Failed, reason, Some(detail), None),
+                    None,
+                ))
+            }
             Outcome::Waits {
                 after,
                 reason,

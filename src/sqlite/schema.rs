@@ -46,6 +46,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V8__rate",
         include_str!("../../schemas/sql/sqlite/V8__rate.sql"),
     ),
+    (
+        "V9__endpoint",
+        include_str!("../../schemas/sql/sqlite/V9__endpoint.sql"),
+    ),
 ];
 
 /// Brings the file to this version's schema.

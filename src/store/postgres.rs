@@ -8,6 +8,7 @@
 mod counts;
 mod dead;
 mod delivery;
+mod endpoint;
 mod error;
 mod expire;
 mod foreign;
@@ -49,6 +50,8 @@ use crate::store::Counts;
 use crate::store::DeadFilter;
 use crate::store::DeadLetter;
 use crate::store::Earlier;
+use crate::store::EndpointFailed;
+use crate::store::EndpointState;
 use crate::store::Find;
 use crate::store::ImportRows;
 use crate::store::ImportStand;
@@ -222,6 +225,18 @@ impl Store for PostgresStore {
         work!(self, |client, _| rate::take_turns(
             client, channel, count, gap, within
         ))
+    }
+
+    async fn endpoints(&self) -> Result<Vec<EndpointState>, StoreError> {
+        work!(self, |client, _| endpoint::all(client))
+    }
+
+    async fn endpoint_failed(&self, failed: &EndpointFailed) -> Result<EndpointState, StoreError> {
+        work!(self, |client, _| endpoint::failed(client, failed))
+    }
+
+    async fn endpoint_well(&self, channel: &str, name: &str) -> Result<bool, StoreError> {
+        work!(self, |client, _| endpoint::well(client, channel, name))
     }
 
     async fn release(&self, token: Uuid, ids: &[Uuid]) -> Result<(), StoreError> {

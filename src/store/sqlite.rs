@@ -7,6 +7,7 @@
 mod counts;
 mod dead;
 mod deliveries;
+mod endpoint;
 mod expire;
 mod foreign;
 mod import;
@@ -36,6 +37,8 @@ use super::Counts;
 use super::DeadFilter;
 use super::DeadLetter;
 use super::Earlier;
+use super::EndpointFailed;
+use super::EndpointState;
 use super::Find;
 use super::ImportRows;
 use super::ImportStand;
@@ -142,6 +145,21 @@ impl Store for SqliteStore {
     ) -> Result<Turns, StoreError> {
         let channel = channel.to_owned();
         self.write(move |to| rate::take_turns(to, &channel, count, gap, within))
+            .await
+    }
+
+    async fn endpoints(&self) -> Result<Vec<EndpointState>, StoreError> {
+        self.read(endpoint::all).await
+    }
+
+    async fn endpoint_failed(&self, failed: &EndpointFailed) -> Result<EndpointState, StoreError> {
+        let failed = failed.clone();
+        self.write(move |to| endpoint::failed(to, &failed)).await
+    }
+
+    async fn endpoint_well(&self, channel: &str, name: &str) -> Result<bool, StoreError> {
+        let (channel, name) = (channel.to_owned(), name.to_owned());
+        self.write(move |to| endpoint::well(to, &channel, &name))
             .await
     }
 

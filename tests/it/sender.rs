@@ -95,6 +95,8 @@ pub(crate) enum Means {
     Away(Reason),
     /// This endpoint of the service is away: it waits, uncounted.
     Waits(Reason),
+    /// This endpoint wants nothing any more.
+    Gone,
 }
 
 fn means(outcome: &Outcome) -> Means {
@@ -102,6 +104,7 @@ fn means(outcome: &Outcome) -> Means {
         Outcome::Sent { .. } => Means::Sent,
         Outcome::Skipped { .. } => panic!("{outcome:?}"),
         Outcome::Waits { reason, .. } => Means::Waits(*reason),
+        Outcome::Gone { .. } => Means::Gone,
         Outcome::Failed(failure) => match failure.kind {
             Kind::Transient { after: None } => Means::Transient(failure.reason),
             Kind::Transient { after: Some(after) } => Means::Later(failure.reason, after.as_secs()),

@@ -82,6 +82,8 @@ macro_rules! conformance {
             rate:
                 turns_are_given_once_and_one_after_the_other,
                 each_channel_has_a_line_of_its_own;
+            endpoint:
+                an_endpoint_fails_until_it_is_well;
             foreign:
                 what_is_reported_is_where_a_delivery_stands,
                 what_is_reported_comes_with_a_message_that_carries_it,

@@ -8,7 +8,8 @@
 //! | 401, 403 | permanent, `auth` | |
 //! | 408, 425, 5xx | transient | `Retry-After` is obeyed |
 //! | 429 | transient, `rate` | `Retry-After` is obeyed |
-//! | other 4xx, 410 among them | permanent, `rejected` | |
+//! | 410 | failed for good | the endpoint is disabled |
+//! | other 4xx | permanent, `rejected` | |
 //! | no connection, no TLS, unknown name, no answer in time | waits, uncounted | the breaker opens |
 //! | the connection ends within the answer | transient, `network` | |
 //! | a private address | permanent, `config` | |
@@ -55,10 +56,9 @@ pub(super) fn classify(
         408 => passing(Reason::Timeout),
         425 | 500..=599 => passing(Reason::Server),
         429 => passing(Reason::Rate),
-        410 => permanent(
-            Reason::Rejected,
-            "it answered 410: the endpoint is gone".to_owned(),
-        ),
+        410 => Outcome::Gone {
+            detail: "it answered 410: the endpoint is gone".to_owned(),
+        },
         _ => permanent(Reason::Rejected, format!("it answered {code}")),
     }
 }

@@ -18,6 +18,10 @@ use crate::processor::is_name;
 
 /// How long an endpoint may take when nothing is configured.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an endpoint may fail before it is disabled, when nothing is configured.
+const DISABLE_AFTER: Duration = Duration::from_secs(5 * 86_400);
+/// The shortest of that: what fails for minutes is the breaker's.
+const DISABLE_MIN: Duration = Duration::from_secs(3_600);
 /// Below the half minute that the sender role gives a send.
 const TIMEOUT_MAX: Duration = Duration::from_secs(25);
 
@@ -51,6 +55,8 @@ pub struct EndpointConfig {
     /// Whether it may be inside.
     #[serde(default)]
     pub allow_private: AllowPrivate,
+    /// How long nothing may come through before it is disabled.
+    pub disable_after: Option<Setting>,
 }
 
 /// An address that may hold a secret: only its beginning is ever printed.
@@ -97,6 +103,11 @@ impl EndpointConfig {
     pub(super) fn limit(&self) -> Duration {
         self.timeout.map_or(TIMEOUT, |timeout| timeout.0)
     }
+
+    /// How long nothing may come through before it is disabled.
+    pub(super) fn patience(&self) -> Duration {
+        self.disable_after.map_or(DISABLE_AFTER, |after| after.0)
+    }
 }
 
 /// What no type can say.
@@ -132,6 +143,9 @@ pub(super) fn check(config: &WebhookConfig, section: &Section) -> Result<(), Con
         let limit = endpoint.limit();
         if limit.is_zero() || TIMEOUT_MAX < limit {
             return at("timeout", "must be longer than zero, and at most 25 s", "");
+        }
+        if endpoint.patience() < DISABLE_MIN {
+            return at("disableAfter", "must be at least an hour", "");
         }
         if !endpoint.allow_private.allows_literal(&endpoint.url.0) {
             return at(

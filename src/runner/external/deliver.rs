@@ -227,6 +227,9 @@ impl Deliver {
             Outcome::Skipped { reason, detail } => {
                 attempt(DeliveryState::Skipped, Some(reason), Some(detail))
             }
+            Outcome::Gone { detail } => {
+                attempt(DeliveryState::Failed, Some(Reason::Rejected), Some(detail))
+            }
             Outcome::Waits {
                 after,
                 reason,

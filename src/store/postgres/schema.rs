@@ -49,6 +49,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V8__rate",
         include_str!("../../../schemas/sql/postgres/V8__rate.sql"),
     ),
+    (
+        "V9__endpoint",
+        include_str!("../../../schemas/sql/postgres/V9__endpoint.sql"),
+    ),
 ];
 
 /// The version this code needs.

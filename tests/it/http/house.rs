@@ -255,6 +255,7 @@ impl Site {
                 catalog: Arc::clone(&self.catalog),
                 lease: std::time::Duration::from_secs(60),
                 rate,
+                endpoints: Default::default(),
                 schedule: RetrySchedule::default(),
                 app_base_url: self.base_url.clone(),
                 events: Events::default(),

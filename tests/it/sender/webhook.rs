@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use futures::future::BoxFuture;
 use serde_json::Value;
 use serde_json::json;
+use tidings::delivery::DeliveryState;
 use tidings::failure::Kind;
 use tidings::failure::Reason;
 use tidings::processor::Filter;
@@ -23,6 +24,8 @@ use super::Service;
 use super::house;
 use super::means;
 use super::send;
+use crate::http::client;
+use crate::http::house::OPERATOR;
 use crate::support::hook::Act;
 use crate::support::hook::Hook;
 use crate::support::hook::Request;
@@ -86,7 +89,7 @@ impl Service for Posts {
             answer(403, Permanent(Reason::Auth)),
             answer(404, Permanent(Reason::Rejected)),
             answer(408, Transient(Reason::Timeout)),
-            answer(410, Permanent(Reason::Rejected)),
+            answer(410, Means::Gone),
             answer(425, Transient(Reason::Server)),
             answer(429, Transient(Reason::Rate)),
             asks(429, Later(Reason::Rate, 17)),
@@ -323,4 +326,45 @@ async fn post(sender: &Webhook, target: &str) -> Outcome {
         attempt: 1,
     };
     sender.send(&outgoing).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_is_gone_is_disabled_until_somebody_enables_it() {
+    let hook = Hook::start().await;
+    hook.act(Some(Act::Answer(410, "", "")));
+    let sender = webhook(json!([endpoint(&hook.url("/"))]), Arc::new(System));
+    let house = house(Arc::new(sender)).await;
+    let send = async || {
+        let recipients = json!({"type": "broadcast"});
+        let story = house
+            .story_of("external:ci", recipients, json!({"title": "t"}))
+            .await;
+        let told = story.deliveries.into_iter().find(|one| one.target == "one");
+        told.unwrap()
+    };
+    assert_eq!(send().await.state, DeliveryState::Failed);
+    hook.act(None);
+    let skipped = send().await;
+    assert_eq!(skipped.state, DeliveryState::Skipped);
+    let detail = skipped.detail.unwrap();
+    assert!(
+        detail.contains("disabled") && detail.contains("410"),
+        "{detail}"
+    );
+    assert_eq!(hook.requests().len(), 1);
+    let operator = |request: reqwest::RequestBuilder| async {
+        let answer = request.bearer_auth(OPERATOR).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+        answer.json::<Value>().await.unwrap()
+    };
+    let list = house.served.url("/api/tidings/v1/endpoints");
+    let listed = operator(client().get(&list)).await;
+    assert_eq!(listed["endpoints"][0]["name"], "one");
+    let status = house.served.url("/api/tidings/v1/status");
+    let status = operator(client().get(&status)).await;
+    let troubles = status["degraded"].to_string();
+    assert!(troubles.contains("webhook one is disabled"), "{troubles}");
+    let enabled = operator(client().delete(format!("{list}/webhook/one"))).await;
+    assert_eq!(enabled["enabled"], true);
+    assert!(house.store.endpoints().await.unwrap().is_empty());
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod dead;
 pub(crate) mod deliveries;
+pub(crate) mod endpoint;
 pub(crate) mod expire;
 pub(crate) mod foreign;
 pub(crate) mod import;

@@ -7,7 +7,7 @@ use tidings::store::Store;
 use tidings::store::Turns;
 
 const GAP: Duration = Duration::from_secs(10);
-const WITHIN: Duration = Duration::from_secs(100);
+const WITHIN: Duration = Duration::from_secs(95);
 
 pub(crate) async fn turns_are_given_once_and_one_after_the_other(store: Arc<dyn Store>) {
     let takers: Vec<_> = (0..8)
