@@ -30,6 +30,7 @@ pub use self::settings::BackstageSettings;
 pub use self::settings::CatalogSettings;
 pub use self::settings::CatalogSource;
 pub use self::settings::ChannelSettings;
+pub use self::settings::CorsSettings;
 pub use self::settings::DecoratorSettings;
 pub use self::settings::DiscoveryEndpoint;
 pub use self::settings::EventBus;

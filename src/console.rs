@@ -6,6 +6,7 @@
 mod assets;
 mod door;
 mod page;
+mod switches;
 mod view;
 mod words;
 
@@ -79,6 +80,7 @@ pub fn routes(parts: ConsoleParts) -> Router {
         .route("/notifications", get(async || Redirect::to("/")))
         .route("/mark", post(mark))
         .route("/mark-all-read", post(mark_all_read))
+        .route("/settings", get(switches::show).post(switches::save))
         .route("/events", get(events))
         .route("/login", get(door::form).post(door::enter))
         .route("/login/{code}", get(door::enter_by_code))

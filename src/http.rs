@@ -5,6 +5,7 @@
 //! shape. It never logs a query, a body or a header.
 
 mod admin;
+mod cors;
 mod error;
 mod guard;
 #[cfg(feature = "backstage")]
@@ -31,6 +32,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 pub use self::admin::admin_routes;
+pub use self::cors::with_cors;
 pub use self::error::HttpError;
 pub use self::guard::app;
 pub use self::guard::asks_for_socket;

@@ -1,11 +1,12 @@
 //! Every key that Tidings has of its own, what it means, and which other keys it reads.
 
 /// The parts of a configuration that Tidings reads. Substitutions are made under these alone.
-pub(super) const READ: [&str; 9] = [
+pub(super) const READ: [&str; 10] = [
     "app.baseUrl",
     "backend.baseUrl",
     "backend.auth.externalAccess",
     "backend.auth.keys",
+    "backend.cors",
     "catalog.locations",
     "discovery.endpoints",
     "notifications",

@@ -17,6 +17,7 @@ use crate::settings::Defaults;
 
 mod access;
 mod backstage;
+mod cors;
 mod raw;
 mod read;
 mod warnings;
@@ -28,6 +29,7 @@ pub use backstage::BackstageSettings;
 pub use backstage::DiscoveryEndpoint;
 #[cfg(feature = "backstage")]
 pub(crate) use backstage::with_plugin;
+pub use cors::CorsSettings;
 pub(super) use read::read;
 #[cfg(feature = "rabbitmq")]
 pub(super) use read::read_for_worker;
@@ -65,6 +67,8 @@ pub struct Settings {
     /// `tidings.lease`: how long a sender may hold a delivery, and so how long the deliveries of
     /// one that vanished wait for another. Default 60 s.
     pub lease: Duration,
+    /// `backend.cors`; `None`: no page of another origin may call.
+    pub cors: Option<CorsSettings>,
     /// `backend.auth.externalAccess`, and the older `backend.auth.keys`.
     pub external_access: Vec<ExternalAccess>,
     /// Where people and groups come from.

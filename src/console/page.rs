@@ -64,7 +64,7 @@ pub(super) fn inbox(shown: &Shown<'_>) -> Markup {
     frame(&title, true, &body)
 }
 
-fn frame(title: &str, script: bool, body: &Markup) -> Markup {
+pub(super) fn frame(title: &str, script: bool, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -83,7 +83,7 @@ fn frame(title: &str, script: bool, body: &Markup) -> Markup {
     }
 }
 
-fn brand() -> Markup {
+pub(super) fn brand() -> Markup {
     html! {
         a.brand href="/" {
             img src=(assets::href("icon.svg")) alt="" width="24" height="24";
@@ -108,12 +108,13 @@ fn search_form(view: &View) -> Markup {
     }
 }
 
-fn me(reference: &str) -> Markup {
+pub(super) fn me(reference: &str) -> Markup {
     html! {
         details.me {
             summary { (words::name(reference)) }
             div.menu {
                 p { "Signed in as " strong { (reference) } }
+                p { a href="/settings" { "Settings" } }
                 form method="post" action="/logout" { button { "Sign out" } }
             }
         }

@@ -277,6 +277,10 @@ impl Running {
         #[cfg(feature = "backstage")]
         let public = public.map(|routes| routes.merge(key_routes(self.plugin_keys.clone())));
         let public = public.map(|routes| http::app(routes, &self.auth));
+        let public = match (&settings.cors, public) {
+            (Some(cors), Some(routes)) => Some(http::with_cors(routes, cors)),
+            (_, public) => public,
+        };
         if let (Some(socket), Some(routes)) = (listeners.public, public) {
             self.spawn_server(socket, routes.merge(admin.clone()));
         }

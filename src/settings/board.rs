@@ -28,6 +28,11 @@ impl Switchboard {
         self.channels.iter().map(String::as_str).collect()
     }
 
+    /// Whether people may switch this channel.
+    pub fn has(&self, channel: &str) -> bool {
+        self.channels.iter().any(|one| one == channel)
+    }
+
     /// What a person is shown who stored these rows and had notifications of these origins.
     pub fn show(&self, stored: &[Setting], known: &Known) -> Switches {
         Switches::show(&self.channels(), &self.defaults, stored, known)

@@ -281,3 +281,51 @@ async fn a_page_loads_nothing_from_elsewhere_and_runs_nothing_inline() {
     }
     assert_eq!(visitor.get("/assets/../Cargo.toml").await.status(), 404);
 }
+
+#[tokio::test]
+async fn what_is_switched_off_on_the_page_is_off_everywhere() {
+    let house = house().await;
+    let hostile = "<b>topic</b>";
+    house
+        .notify(json!({"title": "One", "topic": hostile}))
+        .await;
+    let visitor = house.visitor().await;
+    assert!(visitor.read("/").await.contains("href=\"/settings\""));
+    let page = visitor.read("/settings").await;
+    assert!(page.contains("Inbox") && page.contains(">ci<"), "{page}");
+    assert!(!page.contains(hostile), "{page}");
+    assert_eq!(page.matches("type=\"checkbox\"").count(), 2);
+    assert_eq!(page.matches(" checked").count(), 2);
+
+    let keys = [json!(["Web", "ci", null]), json!(["Web", "ci", hostile])];
+    let form = |on: &[&Value]| {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        for key in &keys {
+            form.append_pair("shown", &key.to_string());
+        }
+        for key in on {
+            form.append_pair("on", &key.to_string());
+        }
+        form.finish()
+    };
+    let send = async |body: String| {
+        let request = visitor.form("/settings", &body);
+        let request = request.header("sec-fetch-site", "same-origin");
+        request.send().await.unwrap()
+    };
+    let answer = send(form(&[&keys[0]])).await;
+    assert_eq!(answer.status(), 303);
+    assert_eq!(answer.headers()["location"], "/settings?saved");
+    let page = visitor.read("/settings?saved").await;
+    assert!(page.contains("Saved."));
+    assert_eq!(page.matches(" checked").count(), 1);
+    let stored = house.store.settings(&[GUEST.to_owned()]).await.unwrap();
+    let words: Vec<_> = stored
+        .iter()
+        .map(|row| (row.topic.as_deref(), row.enabled))
+        .collect();
+    assert_eq!(words, [(None, true), (Some(hostile), false)]);
+    let foreign = visitor.form("/settings", &form(&[]));
+    let answer = foreign.header("sec-fetch-site", "cross-site").send().await;
+    assert_eq!(answer.unwrap().status(), 403);
+}

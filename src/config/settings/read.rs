@@ -21,6 +21,7 @@ use super::Settings;
 use super::StoreSettings;
 use super::access;
 use super::backstage;
+use super::cors;
 use super::raw;
 use super::raw::Raw;
 use crate::config::Config;
@@ -126,6 +127,7 @@ fn read_with(config: &Config, needs_store: bool) -> Result<Settings, ConfigError
         },
         drain: raw.drain.map_or(DRAIN, |limit| limit.0),
         lease: raw.lease.map_or(LEASE, |limit| limit.0),
+        cors: cors::read(&config.section("backend.cors"))?,
         external_access: access::read(&config.section("backend.auth"))?,
         catalog: catalog(config, &raw, &backstage)?,
         backstage,

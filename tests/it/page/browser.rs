@@ -255,3 +255,39 @@ async fn a_browser_shows_the_page_well_on_a_phone_and_in_the_dark() {
         assert_eq!(ground, wanted, "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_browser_shows_the_settings_well_and_saves_them() {
+    let house = house().await;
+    for topic in [
+        "deploy",
+        "a_very_long_unbroken_topic_that_must_wrap_on_a_phone",
+    ] {
+        house.notify(json!({"title": "t", "topic": topic})).await;
+    }
+    let Some(mut browser) = Browser::start().await else {
+        return;
+    };
+    browser.enter(&house).await;
+    let url = house.served.url("/settings");
+    browser.call("Page.navigate", json!({"url": url})).await;
+    browser.until("!!document.getElementById('switches')").await;
+    for (name, width, height, dark) in [
+        ("settings-desk.png", 1100, 760, false),
+        ("settings-dark.png", 1100, 760, true),
+        ("settings-phone.png", 360, 740, true),
+        ("settings-small.png", 320, 640, false),
+    ] {
+        browser.look(width, height, dark).await;
+        browser.picture(name).await;
+        let fits = "document.documentElement.scrollWidth <= innerWidth";
+        assert_eq!(browser.eval(fits).await, true, "{name} scrolls sideways");
+    }
+    browser
+        .eval("document.querySelector('.switch input').click(); document.querySelector('.keep button').click()")
+        .await;
+    browser.until("location.search === '?saved'").await;
+    browser
+        .until("document.querySelectorAll('.switch input:checked').length === 0")
+        .await;
+}
