@@ -198,7 +198,8 @@ pub(super) fn is_secret(key: &str) -> bool {
         .filter(char::is_ascii_alphanumeric)
         .collect::<String>()
         .to_ascii_lowercase();
-    WORDS.iter().any(|word| key.contains(word)) || key == "key" || key == "pass"
+    // `urls` are those of services, which hold their tokens.
+    WORDS.iter().any(|word| key.contains(word)) || ["key", "pass", "urls"].contains(&key.as_str())
 }
 
 /// The password of `scheme://user:password@host`, wherever it stands in the line.

@@ -297,7 +297,7 @@ mod tests {
                 "exclude each other",
             ),
             (
-                r#"{"url":"http://a","urls":[{"canary":1}]}"#,
+                r#"{"url":"http://a","urls":[{"service":"canary"}]}"#,
                 "list of texts",
             ),
             (
