@@ -312,7 +312,7 @@ mod tests {
                 r#"{"url":"http://a","key":"k","timeout":"1m"}"#,
                 "from 1s to 25s",
             ),
-            (r#"{"url":"http://a","kee":"k"}"#, "did you mean `key`"),
+            (r#"{"url":"http://a","keys":"k"}"#, "did you mean `key`"),
         ] {
             let error = read(yaml).unwrap_err();
             assert!(
