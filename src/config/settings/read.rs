@@ -127,7 +127,8 @@ fn read_with(config: &Config, needs_store: bool) -> Result<Settings, ConfigError
         },
         drain: raw.drain.map_or(DRAIN, |limit| limit.0),
         lease: raw.lease.map_or(LEASE, |limit| limit.0),
-        cors: cors::read(&config.section("backend.cors"))?,
+        // The section is the portal's: what cannot be read there is a warning, and admits nobody.
+        cors: cors::read(&config.section("backend.cors")).unwrap_or_default(),
         external_access: access::read(&config.section("backend.auth"))?,
         catalog: catalog(config, &raw, &backstage)?,
         backstage,

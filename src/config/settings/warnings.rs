@@ -1,6 +1,7 @@
 //! What is probably not meant as it is written, though nothing keeps it from starting.
 
 use super::access;
+use super::cors;
 use crate::config::Config;
 use crate::config::ConfigError;
 use crate::config::keys;
@@ -9,6 +10,7 @@ use crate::config::keys;
 pub(in crate::config) fn warnings(config: &Config) -> Vec<ConfigError> {
     let notifications = config.section("notifications");
     let mut found = access::warnings(&config.section("backend.auth"));
+    found.extend(cors::read(&config.section("backend.cors")).err());
     let foreign = foreign(config);
     for (name, section) in notifications.get("processors").entries() {
         if !keys::PROCESSORS.contains(&name.as_str()) && !foreign.contains(&name) {
