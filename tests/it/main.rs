@@ -26,6 +26,7 @@ mod http;
 mod import;
 mod journey;
 mod kill;
+mod npm;
 mod packages;
 mod page;
 mod producers;
