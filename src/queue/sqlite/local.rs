@@ -15,8 +15,9 @@ use crate::queue::Announcement;
 use crate::queue::Replies;
 use crate::queue::ReplyTo;
 
-/// Announcements that wait for one listener.
-const ANNOUNCEMENTS_WAITING_MAX: usize = 1_024;
+/// Announcements that wait for one listener, as many as on RabbitMQ: a group of thousands is
+/// announced in a moment, and must not send every page away.
+const ANNOUNCEMENTS_WAITING_MAX: usize = 10_000;
 /// Answers that wait for one asker.
 const ANSWERS_WAITING_MAX: usize = 1_024;
 
