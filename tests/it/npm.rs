@@ -1,12 +1,18 @@
-//! Software that nobody here wrote: Backstage's own clients, from npm, against a Tidings on either
-//! back end.
+//! Software that nobody here wrote: Backstage's own clients, and a whole Backstage backend, from
+//! npm, against a Tidings on either back end.
 
+mod backstage;
 mod clients;
+
+use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::Value;
 use serde_json::json;
 
+use self::backstage::Backstage;
+use self::backstage::GUEST;
+use self::backstage::VISITORS;
 use self::clients::Clients;
 use crate::support::app::App;
 use crate::support::app::CI;
@@ -20,7 +26,8 @@ macro_rules! facts {
             marks_count_and_are_heard_on_every_page_of_the_person,
             what_the_settings_card_saves_is_what_is_delivered,
             what_is_refused_is_an_error_that_the_page_can_show,
-            pages_come_back_after_a_drain);
+            pages_come_back_after_a_drain,
+            a_backstage_moves_over_by_configuration_alone);
     };
     ($start:path: $($fact:ident),+ $(,)?) => {
         $(
@@ -320,4 +327,42 @@ async fn pages_come_back_after_a_drain(mut app: App) {
         .unwrap();
     let after = ann.one(&new_id(&heard.next().await)).await.unwrap();
     assert_eq!(after["payload"]["title"], "After");
+}
+
+async fn a_backstage_moves_over_by_configuration_alone(mut app: App) {
+    let backstage = Backstage::beside(&mut app).await;
+    let clients = Clients::start(&app.api.url(""));
+    let guest = clients.page(&backstage.guest().await.unwrap());
+    let mut heard = guest.listen().await;
+
+    // Signed by the plugin's own key; the group is looked up in its catalog, by ours.
+    let group = json!({"recipients": {"type": "entity", "entityRef": VISITORS},
+        "payload": {"title": "From a plugin", "topic": "proof"}});
+    backstage.send(group).await.unwrap();
+    let id = new_id(&heard.next().await);
+    let list = guest.list(json!({"topic": "proof"})).await.unwrap();
+    assert_eq!(list["totalCount"], 1, "{list}");
+    let one = &list["notifications"][0];
+    assert_eq!(one["id"], *id);
+    assert_eq!(one["user"], GUEST);
+    assert_eq!(one["origin"], "plugin:proof");
+    let mail = app.smtp.wait_for(1).await.remove(0);
+    assert_eq!(mail.to, ["guest@example.com"]);
+
+    // Another plugin's signal, to the group, over the events bus: published until Tidings, which
+    // nobody has told when to subscribe, has done so.
+    let mut weather = guest.subscribe("weather").await;
+    let publish = async {
+        let mut again = tokio::time::interval(Duration::from_millis(500));
+        loop {
+            again.tick().await;
+            let signal = json!({"recipients": {"type": "user", "entityRef": VISITORS},
+                "channel": "weather", "message": {"sky": "blue"}});
+            backstage.publish(signal).await.unwrap();
+        }
+    };
+    tokio::select! {
+        message = weather.any() => assert_eq!(message, json!({"sky": "blue"})),
+        () = publish => {}
+    }
 }

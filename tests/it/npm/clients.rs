@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use crate::support::app::LIMIT;
 
 /// What a call came to: its result, or the error that the client threw.
-type Answer = Result<Value, Value>;
+pub(super) type Answer = Result<Value, Value>;
 
 /// A program of `tests/npm` in the Node that `tests/node` made. It ends with its standard input.
 pub(super) fn node(script: &str) -> Command {
@@ -76,7 +76,8 @@ impl Heard {
         }
     }
 
-    async fn any(&mut self) -> Value {
+    /// The next message, whatever it is.
+    pub(super) async fn any(&mut self) -> Value {
         tokio::time::timeout(LIMIT, self.messages.recv())
             .await
             .expect("waited too long for a signal")
@@ -90,14 +91,22 @@ const KNOCK: &str = "00000000-0000-4000-8000-";
 impl Clients {
     /// Of the Tidings at `url`.
     pub(super) fn start(url: &str) -> Self {
-        let mut child = node("clients.mjs").arg(url).spawn().unwrap();
+        Self::speak(node("clients.mjs").arg(url))
+    }
+
+    /// With a program that answers as `clients.mjs` does.
+    pub(super) fn speak(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let waiting: Arc<Mutex<Waiting>> = Arc::default();
         tokio::spawn(listen(child.stdout.take().unwrap(), Arc::clone(&waiting)));
         let mut stdin = child.stdin.take().unwrap();
         let (lines, mut queue) = mpsc::unbounded_channel::<String>();
         tokio::spawn(async move {
             while let Some(line) = queue.recv().await {
-                stdin.write_all(line.as_bytes()).await.unwrap();
+                // Whoever waits for an answer learns that it has ended.
+                if stdin.write_all(line.as_bytes()).await.is_err() {
+                    return;
+                }
             }
         });
         Self {
@@ -126,12 +135,12 @@ impl Clients {
     }
 
     /// A number that no page, call or subscription has.
-    fn number(&self) -> u64 {
+    pub(super) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Adds `id` and waits for the answer.
-    async fn call(&self, id: u64, mut line: Value) -> Answer {
+    pub(super) async fn call(&self, id: u64, mut line: Value) -> Answer {
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().unwrap().calls.insert(id, answer);
         line["id"] = json!(id);

@@ -561,7 +561,7 @@ fn people() -> String {
 
 /// A port that is free now, below those that the system gives to outgoing connections, so that a
 /// process that is killed finds it free again.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let port = 10_000 + uuid::Uuid::new_v4().as_u128() as u16 % 20_000;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
