@@ -52,6 +52,7 @@ pub use self::persist::Turns;
 pub use self::reading::Counts;
 pub use self::reading::Direction;
 pub use self::reading::Mark;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use self::reading::ORIGINS;
 pub use self::reading::OrderField;
 pub use self::reading::Page;

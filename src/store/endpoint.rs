@@ -46,6 +46,7 @@ pub struct EndpointFailed {
     pub patience: Duration,
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl EndpointFailed {
     /// What is kept of it from now on. A failure after long silence begins anew: nobody knows that
     /// it failed all the while.
@@ -71,7 +72,7 @@ impl EndpointFailed {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "sqlite", feature = "postgres")))]
 mod tests {
     use super::*;
 

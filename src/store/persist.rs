@@ -138,6 +138,7 @@ pub struct Turns {
     pub count: u32,
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl Turns {
     /// How many of `wanted` turns, `gap` apart and the first `after` from now, begin `within`.
     pub(super) fn of(after: Duration, wanted: u32, gap: Duration, within: Duration) -> Self {

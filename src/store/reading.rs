@@ -142,6 +142,7 @@ pub struct Mark {
 /// The origins of a person's own notifications with their topics, and each origin once without
 /// one. It steps through the index from one to the next, so it costs as much as there are pairs,
 /// not as there are rows. Both databases read it.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) const ORIGINS: &str = r#"with recursive origins (origin) as (
  select (select min(origin) from notification where "user" = $1)
  union all

@@ -70,6 +70,7 @@ fn the_runbook_asks_for_metrics_that_there_are() {
         metric::QUEUE_READY,
         metric::DEAD_LETTERS,
         metric::KEY_FETCHES,
+        metric::ENDPOINTS_DISABLED,
         metric::ROWS,
         metric::CATALOG_REQUESTS,
         metric::BUS_SUBSCRIBED,
