@@ -163,6 +163,7 @@ async fn a_whole_process_signs_in_at_its_backstage_with_the_key_that_it_shows() 
     let file = dir.path().join("tidings.yaml");
     let config = format!(
         "backend: {{ baseUrl: \"{}\" }}\n\
+         events: {{ useEventBus: never }}\n\
          tidings: {{ listen: \"127.0.0.1:0\", data: data, catalog: {{ source: backstage }} }}\n",
         stand_in.served.url("")
     );
