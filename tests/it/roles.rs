@@ -437,17 +437,17 @@ async fn distributed_a_broker_that_is_absent_at_the_start_is_waited_for() {
         assert!(process.log().contains("not ready"), "{}", process.log());
     }
     // Long enough that those who consume have given up once: no message will come to tell them
-    // that all is well again.
-    for (number, queue) in [(2, "queue submissions"), (3, "queue deliver.email")] {
+    // that all is well again. A sender consumes once it knows that its channel is not paused.
+    let given_up = async |number: usize, queue: &str| {
         eventually("the consumers to give up", async || {
-            missing(&app.processes[number])
-                .await
-                .contains(queue)
-                .then_some(())
+            let missing = missing(&app.processes[number]).await;
+            missing.contains(queue).then_some(())
         })
         .await;
-    }
+    };
+    given_up(2, "queue submissions").await;
     database.order("start").await;
+    given_up(3, "queue deliver.email").await;
     broker.order("start").await;
     app.until_ready().await;
     let (status, _) = app.ingest.send(&to(&[&person(1)], "At last"), &[]).await;
