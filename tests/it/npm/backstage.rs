@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::json;
@@ -11,7 +12,7 @@ use super::clients::Answer;
 use super::clients::Clients;
 use super::clients::node;
 use crate::support::app::App;
-use crate::support::app::eventually;
+use crate::support::app::eventually_within;
 use crate::support::app::free_port;
 use crate::support::postgres::Database;
 
@@ -19,6 +20,9 @@ use crate::support::postgres::Database;
 pub(super) const GUEST: &str = "user:development/guest";
 /// The group that the guest is a member of.
 pub(super) const VISITORS: &str = "group:default/visitors";
+
+/// The longest that it may take to start, while every other test runs too.
+const BOOT: Duration = Duration::from_secs(300);
 
 /// What its catalog holds.
 const PEOPLE: &str = "\
@@ -107,7 +111,7 @@ impl Backstage {
 
     /// Its catalog has read what it holds.
     async fn until_the_guest_is_a_visitor(&self) {
-        eventually("the guest's groups", async || {
+        eventually_within(BOOT, "the guest's groups", async || {
             let token = self.guest().await?;
             let info = self.get("/api/auth/v1/userinfo", &token).await?;
             let refs = info["claims"]["ent"].as_array()?;

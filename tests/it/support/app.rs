@@ -293,12 +293,21 @@ async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
 
 /// Asks until there is an answer; the state of another process can only be asked for.
 pub(crate) async fn eventually<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    eventually_within(LIMIT, what, ask).await
+}
+
+/// The same for what takes longer to start than ours.
+pub(crate) async fn eventually_within<T>(
+    limit: Duration,
+    what: &str,
+    ask: impl AsyncFn() -> Option<T>,
+) -> T {
     let begun = Instant::now();
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(begun.elapsed() < LIMIT, "waited too long for {what}");
+        assert!(begun.elapsed() < limit, "waited too long for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
