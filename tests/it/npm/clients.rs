@@ -78,7 +78,8 @@ impl Heard {
 
     /// The next message, whatever it is.
     pub(super) async fn any(&mut self) -> Value {
-        tokio::time::timeout(LIMIT, self.messages.recv())
+        // A bus that was not there is asked again after up to a minute.
+        tokio::time::timeout(LIMIT * 3, self.messages.recv())
             .await
             .expect("waited too long for a signal")
             .expect("the clients ended")
